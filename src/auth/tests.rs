@@ -1,0 +1,274 @@
+//! Logins against a users file that appears, changes and breaks while the server runs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::edit::{self, EditError, Readers};
+use super::*;
+
+fn user(name: &str, password: &str, access: Access) -> User {
+    User {
+        name: UserName::parse(name.as_bytes()).expect("a valid name"),
+        password: StoredHash::create(password.as_bytes()).expect("a valid password"),
+        root: PathBuf::from("/srv").join(name),
+        access,
+    }
+}
+
+fn authenticator(file: &Path, anonymous: bool) -> Authenticator {
+    Authenticator::new(
+        &config::Anonymous {
+            enabled: anonymous,
+            ..config::Anonymous::default()
+        },
+        &config::Users {
+            enabled: true,
+            file: file.to_owned(),
+            hash_threads: 1,
+        },
+    )
+}
+
+#[test]
+fn users_come_change_and_go_while_the_server_runs() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("etc/users.toml");
+    let auth = authenticator(&path, false);
+    assert_eq!(
+        auth.verify(b"alice", b"one"),
+        Outcome::Refused,
+        "no file yet"
+    );
+
+    let alice = user("alice", "one", Access::ReadWrite);
+    edit::add(&path, Readers::Owner, alice.clone()).expect("added");
+    assert_eq!(
+        auth.verify(b"alice", b"one"),
+        Outcome::Accepted(alice.identity())
+    );
+    assert_eq!(auth.verify(b"alice", b"two"), Outcome::Refused);
+    assert_eq!(
+        auth.verify(b"Alice", b"one"),
+        Outcome::Refused,
+        "names are case-sensitive"
+    );
+    assert_eq!(auth.verify(b"bob", b"one"), Outcome::Refused);
+    assert_eq!(auth.verify(b"\xff\0", b"one"), Outcome::Refused);
+    assert_eq!(
+        auth.verify(b"anonymous", b"one"),
+        Outcome::Refused,
+        "anonymous is off"
+    );
+
+    let hash = StoredHash::create(b"two").expect("a valid password");
+    edit::set_password(&path, &alice.name, hash).expect("changed");
+    assert_eq!(auth.verify(b"alice", b"one"), Outcome::Refused);
+    assert_eq!(
+        auth.verify(b"alice", b"two"),
+        Outcome::Accepted(alice.identity())
+    );
+
+    edit::delete(&path, &alice.name).expect("deleted");
+    assert_eq!(auth.verify(b"alice", b"two"), Outcome::Refused);
+}
+
+#[test]
+fn an_unreadable_users_file_lets_nobody_in_and_tells_no_secrets() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let auth = authenticator(&path, true);
+    for text in [
+        "[user.alice]\npassword = \"hunter2\"\nroot = \"/srv\"\n",
+        "[user.alice]\npassword = \"hunter2\n",
+        "[user.alice]\npassword = hunter2\n",
+        "[user.alice]\npasswd = \"hunter2\"\n",
+        "password = \"hunter2\"\n",
+        "[[user]]\npassword = \"hunter2\"\n",
+        "user = \"hunter2\"\n",
+        "[user]\nalice = \"hunter2\"\n",
+    ] {
+        fs::write(&path, text).expect("written");
+        let Outcome::Unavailable(reason) = auth.verify(b"alice", b"hunter2") else {
+            panic!("let in by {text:?}");
+        };
+        assert!(reason.contains("users.toml:"), "{reason}");
+        assert!(!reason.contains("hunter2"), "{reason}");
+    }
+    assert!(
+        auth.anonymous(b"anonymous").is_some(),
+        "anonymous needs no users file"
+    );
+}
+
+#[test]
+fn anonymous_needs_no_password_and_only_when_enabled() {
+    let path = Path::new("/nonexistent/users.toml");
+    let (on, off) = (authenticator(path, true), authenticator(path, false));
+    for name in [&b"anonymous"[..], b"ftp", b"FTP", b"Anonymous"] {
+        let identity = on.anonymous(name).expect("anonymous is on");
+        assert_eq!(
+            (identity.name.as_str(), identity.access),
+            ("anonymous", Access::ReadOnly)
+        );
+        assert_eq!(on.verify(name, b""), Outcome::Accepted(identity));
+        assert_eq!(off.anonymous(name), None);
+        assert_eq!(off.verify(name, b""), Outcome::Refused);
+    }
+    assert_eq!(on.anonymous(b"ftpd"), None);
+}
+
+#[test]
+fn edits_keep_comments_order_mode_and_links() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("real.toml");
+    let link = folder.path().join("users.toml");
+    std::os::unix::fs::symlink(&path, &link).expect("linked");
+    for name in ["alice", "b.o@b", "carol"] {
+        edit::add(&path, Readers::Owner, user(name, "x", Access::ReadOnly)).expect("added");
+    }
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600, "a new file is its owner's only");
+
+    let mut text = fs::read_to_string(&path).expect("read");
+    text.push_str("# the end\n");
+    fs::write(
+        &path,
+        text.replace("[user.carol]", "# on leave\n[user.carol]"),
+    )
+    .expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("changed");
+
+    let bob = UserName::parse(b"b.o@b").expect("a valid name");
+    let hash = StoredHash::create(b"new").expect("a valid password");
+    edit::set_password(&link, &bob, hash).expect("changed");
+    assert!(
+        edit::list(&link)
+            .expect("valid")
+            .get(&bob)
+            .is_some_and(|u| u.password.matches(b"new"))
+    );
+    edit::delete(&link, &UserName::parse(b"alice").expect("a valid name")).expect("deleted");
+
+    let text = fs::read_to_string(&path).expect("read");
+    assert!(text.starts_with("# ringftpd users."), "{text}");
+    assert!(text.contains("# on leave\n[user.carol]"), "{text}");
+    assert!(text.ends_with("# the end\n"), "{text}");
+    assert!(!text.contains("alice"), "{text}");
+    assert_eq!(mode(&path), 0o640);
+    assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+    let left = fs::read_dir(folder.path()).expect("listed").count();
+    assert_eq!(left, 2, "nothing temporary remains");
+}
+
+#[test]
+fn edits_that_would_not_do_what_was_meant_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let alice = user("alice", "x", Access::ReadOnly);
+    let name = alice.name.clone();
+    assert!(matches!(
+        edit::delete(&path, &name),
+        Err(EditError::Unknown { .. })
+    ));
+    edit::add(&path, Readers::Owner, alice.clone()).expect("added");
+    let again = edit::add(&path, Readers::Owner, alice.clone());
+    assert!(matches!(again, Err(EditError::Exists(_))));
+
+    let inline = fs::read_to_string(&path).expect("read");
+    let hash = inline
+        .lines()
+        .find(|line| line.starts_with("password"))
+        .expect("a hash");
+    let inline = format!("user.alice = {{ {hash}, root = \"/srv\" }}\n");
+    fs::write(&path, &inline).expect("written");
+    assert!(matches!(
+        edit::delete(&path, &name),
+        Err(EditError::Unusual { .. })
+    ));
+    assert_eq!(
+        fs::read_to_string(&path).expect("read"),
+        inline,
+        "nothing was changed"
+    );
+
+    fs::write(&path, "[user.alice]\n").expect("written");
+    assert!(matches!(
+        edit::add(&path, Readers::Owner, alice),
+        Err(EditError::Invalid(_))
+    ));
+}
+
+#[test]
+fn concurrent_edits_do_not_lose_each_other() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let model = user("model", "x", Access::ReadOnly);
+    std::thread::scope(|scope| {
+        for index in 0..8 {
+            let (path, model) = (&path, &model);
+            scope.spawn(move || {
+                let name = UserName::parse(format!("user{index}").as_bytes()).expect("a name");
+                edit::add(
+                    path,
+                    Readers::Owner,
+                    User {
+                        name,
+                        ..model.clone()
+                    },
+                )
+                .expect("added");
+            });
+        }
+    });
+    assert_eq!(edit::list(&path).expect("valid").iter().count(), 8);
+}
+
+#[test]
+fn directories_with_odd_names_survive_the_users_file() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let root = PathBuf::from("/srv/a \"b\" \\ \t é\n[user.mallory]");
+    let odd = User {
+        root: root.clone(),
+        ..user("odd", "x", Access::ReadWrite)
+    };
+    edit::add(&path, Readers::Owner, odd).expect("added");
+    let users: Vec<Identity> = authenticator(&path, false).users().expect("valid");
+    assert_eq!(
+        users.iter().map(|user| &user.root).collect::<Vec<_>>(),
+        [&root]
+    );
+}
+
+#[test]
+fn the_shape_of_a_users_file_is_checked() {
+    let hash = user("x", "x", Access::ReadOnly).password.to_phc();
+    for (text, part) in [
+        (
+            "[user.a]\nroot = \"/srv\"\n",
+            "users:1:7: user.a: lacks the key `password`",
+        ),
+        ("[user.a]\npassword = \"HASH\"\n", "lacks the key `root`"),
+        (
+            "[user.a]\npassword = \"HASH\"\nroot = \"srv\"\n",
+            "users:3:8: user.a.root: \"srv\" is not",
+        ),
+        (
+            "[user.a]\npassword = \"HASH\"\nroot = \"/\"\nacces = \"x\"\n",
+            "did you mean `access`?",
+        ),
+        (
+            "[user.ftp]\npassword = \"HASH\"\nroot = \"/\"\n",
+            "belong to anonymous access",
+        ),
+        (
+            "[user.\"a b\"]\npassword = \"HASH\"\nroot = \"/\"\n",
+            "is made of",
+        ),
+        ("[users.a]\n", "did you mean [user]?"),
+    ] {
+        let error = UserList::parse(&text.replace("HASH", &hash), "users").expect_err(text);
+        assert!(error.contains(part), "{error}");
+    }
+}

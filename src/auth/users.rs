@@ -1,0 +1,241 @@
+//! The users file: read as a whole, read again when it has changed.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::Identity;
+use super::name::UserName;
+use super::password::StoredHash;
+use crate::config::section::{Document, Value, Wrong};
+use crate::config::{Schema, units, users::access};
+use crate::proto::listing::Access;
+
+/// One virtual user.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct User {
+    /// The name.
+    pub name: UserName,
+    /// The hash of the password.
+    pub password: StoredHash,
+    /// The directory that the user sees as `/`; absolute.
+    pub root: PathBuf,
+    /// Whether the user may write.
+    pub access: Access,
+}
+
+impl User {
+    /// The user without the password.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            name: self.name.as_str().to_owned(),
+            root: self.root.clone(),
+            access: self.access,
+        }
+    }
+}
+
+/// All virtual users, by name.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct UserList(BTreeMap<UserName, User>);
+
+impl UserList {
+    /// Parses the text of a users file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// What is wrong, with line and column; never with the text of a line, which may be a secret.
+    pub fn parse(text: &str, name: &str) -> Result<Self, String> {
+        let mut document = Document::new(text, name, SCHEMA).secret();
+        let users = read_users(&mut document);
+        document.finish().map_err(|error| error.to_string())?;
+        Ok(Self(users))
+    }
+
+    /// The user of this name.
+    pub fn get(&self, name: &UserName) -> Option<&User> {
+        self.0.get(name)
+    }
+
+    /// All users, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &User> {
+        self.0.values()
+    }
+
+    pub(super) fn insert(&mut self, user: User) {
+        self.0.insert(user.name.clone(), user);
+    }
+
+    pub(super) fn remove(&mut self, name: &UserName) -> Option<User> {
+        self.0.remove(name)
+    }
+}
+
+fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
+    let mut users = BTreeMap::new();
+    for (name, mut section) in document.subsections("user", SCHEMA[0].1) {
+        let (mut password, mut root, mut rights) = (None, None, Access::ReadOnly);
+        section.read("password", &mut password, |value| hash(value).map(Some));
+        section.read("root", &mut root, |value| {
+            units::absolute_path(value).map(Some)
+        });
+        section.read("access", &mut rights, access);
+        for key in ["password", "root"] {
+            if !section.has(key) {
+                section.refuse(
+                    &format!("lacks the key `{key}`"),
+                    "set a user up by `ringftpd user add`",
+                );
+            }
+        }
+        match (UserName::parse(name.as_bytes()), password, root) {
+            (Err(error), ..) => section.refuse(&error.to_string(), "rename or delete this user"),
+            (Ok(name), Some(password), Some(root)) => {
+                users.insert(
+                    name.clone(),
+                    User {
+                        name,
+                        password,
+                        root,
+                        access: rights,
+                    },
+                );
+            }
+            // Refused above.
+            (Ok(_), ..) => {}
+        }
+        document.close(section);
+    }
+    users
+}
+
+fn hash(value: &Value<'_>) -> Result<StoredHash, Wrong> {
+    // The value itself never goes into the message: it may be a password in the clear.
+    let text = units::text(value, "$argon2id$…")?;
+    StoredHash::parse(text).map_err(|error| {
+        Wrong::new(error.to_string()).hint("set it by `ringftpd user passwd NAME`")
+    })
+}
+
+/// Where the value of `user.NAME.password` stands in `text`.
+pub(super) fn password_place(text: &str, name: &UserName) -> Option<std::ops::Range<usize>> {
+    let mut document = Document::new(text, "", SCHEMA).secret();
+    read_users(&mut document);
+    document.place(&format!("user.{name}.password"))
+}
+
+/// The users file as it is now.
+#[derive(Debug)]
+pub(super) struct UsersFile {
+    path: PathBuf,
+    last: Mutex<Option<Loaded>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    stamp: Stamp,
+    /// Shared, because a refusal is repeated as often as somebody tries to log in.
+    users: Result<Arc<UserList>, String>,
+}
+
+impl UsersFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            last: Mutex::new(None),
+        }
+    }
+
+    /// The users; read again if the file has changed. A file that does not exist has none.
+    ///
+    /// A file that cannot be read or understood lets nobody in, not even with what was read
+    /// before: the change may have been meant to lock somebody out.
+    pub(super) fn current(&self) -> Result<Arc<UserList>, String> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::debug!(file = %self.path.display(), "users file does not exist");
+                return Ok(Arc::default());
+            }
+            Err(error) => return Err(self.failure(&error)),
+        };
+        let metadata = file.metadata().map_err(|error| self.failure(&error))?;
+        let stamp = Stamp::of(&metadata);
+        // A panic elsewhere cannot leave a half-written value: it is replaced as a whole.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = last.as_ref().filter(|loaded| loaded.stamp == stamp) {
+            return loaded.users.clone();
+        }
+        let users = read(file, &self.path).map(Arc::new);
+        if let Ok(users) = &users {
+            let count = users.iter().count();
+            tracing::info!(file = %self.path.display(), users = count, "users file read");
+        }
+        *last = stamp.settled(&metadata).then(|| Loaded {
+            stamp,
+            users: users.clone(),
+        });
+        users
+    }
+
+    fn failure(&self, error: &io::Error) -> String {
+        format!("{}: {error}", self.path.display())
+    }
+}
+
+/// Reads and parses an open users file.
+fn read(file: File, path: &Path) -> Result<UserList, String> {
+    let mut text = String::new();
+    let name = path.display().to_string();
+    match file.take(FILE_LENGTH_MAX + 1).read_to_string(&mut text) {
+        Ok(length) if length as u64 > FILE_LENGTH_MAX => {
+            Err(format!("{name}: larger than {} MiB", FILE_LENGTH_MAX >> 20))
+        }
+        Ok(_) => UserList::parse(&text, &name),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
+/// What changes when a file changes: another inode by rename, size and times by writing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the stamp can be relied on: a second write within one tick of the file system's
+    /// clock would leave it the same, so a file changed just now is read again next time.
+    fn settled(&self, metadata: &Metadata) -> bool {
+        metadata
+            .modified()
+            .ok()
+            .and_then(|modified| SystemTime::now().duration_since(modified).ok())
+            .is_some_and(|age| age > CLOCK_TICK_MAX)
+    }
+}
+
+/// The sections and keys of a users file.
+const SCHEMA: Schema = &[("user", &["password", "root", "access"])];
+
+/// Some 50 000 users. More belong into a directory service.
+pub(super) const FILE_LENGTH_MAX: u64 = 16 << 20;
+
+/// Ten times the coarsest clock tick of Linux (CONFIG_HZ=100), and network file systems' slack.
+const CLOCK_TICK_MAX: Duration = Duration::from_millis(100);

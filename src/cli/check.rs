@@ -1,0 +1,152 @@
+//! `ringftpd check`: what `serve` would do, without doing it.
+
+use std::fmt::Write;
+
+use super::serve::{self, Resolved, Source};
+use super::survey::{self, Survey};
+use super::{EXIT_FAILED, Failure, ServeArgs, print};
+use crate::config::{Config, FailedUpload, UploadPolicy, duration_text, users::access_name};
+
+pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let Resolved { config, source } = serve::resolve(args).map_err(|failure| Failure {
+        code: EXIT_FAILED,
+        ..failure
+    })?;
+    let survey = survey::survey(&config);
+    let name = source.name();
+    let mut warnings = String::new();
+    for warning in survey.config_warnings.iter().chain(&survey.warnings) {
+        let _ = writeln!(warnings, "warning: {warning:#}");
+    }
+    if !survey.problems.is_empty() {
+        let failure = Failure::problems(&name, &survey.problems);
+        let text = if warnings.is_empty() {
+            failure.text
+        } else {
+            format!("{warnings}\n{}", failure.text)
+        };
+        return Err(Failure {
+            code: EXIT_FAILED,
+            text,
+        });
+    }
+    let title = match source {
+        Source::File(_) => format!("{name}: good. It would serve so:\n"),
+        Source::Directory(_) => format!("{name}: no configuration file. It would be served so:\n"),
+    };
+    print(&format!("{title}{}{warnings}", summary(&config, &survey)))
+}
+
+/// What a server with this configuration does, a line for each of its sections.
+fn summary(config: &Config, survey: &Survey) -> String {
+    let mut out = String::new();
+    for (topic, text) in [
+        ("control", control(config, survey)),
+        ("data", data(config, survey)),
+        ("logins", logins(config, survey)),
+        ("uploads", uploads(config)),
+        ("limits", limits(config)),
+        ("runs as", runs_as(config)),
+    ] {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "  {topic:<8} {text}");
+    }
+    out
+}
+
+fn control(config: &Config, survey: &Survey) -> String {
+    let addresses: Vec<String> = config
+        .server
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let cpus: Vec<String> = survey.cpus.iter().map(ToString::to_string).collect();
+    let cores = counted(cpus.len(), "core");
+    format!(
+        "{} on {cores} (CPU {})",
+        addresses.join(", "),
+        cpus.join(", ")
+    )
+}
+
+fn data(config: &Config, survey: &Survey) -> String {
+    let data = &config.data;
+    let mut parts = Vec::new();
+    if data.passive {
+        let count = counted(
+            data.passive_ports.count() / survey.cpus.len().max(1),
+            "port",
+        );
+        parts.push(format!("passive {} ({count} per core)", data.passive_ports));
+    }
+    match (data.active, data.active_source_port) {
+        (true, 0) => parts.push("active from any port".to_owned()),
+        (true, port) => parts.push(format!("active from port {port}")),
+        (false, _) => {}
+    }
+    parts.join("; ")
+}
+
+fn logins(config: &Config, survey: &Survey) -> String {
+    let mut parts = Vec::new();
+    if config.anonymous.enabled {
+        let access = access_name(config.anonymous.access);
+        parts.push(format!(
+            "anonymous {access} in {}",
+            config.anonymous.root.display()
+        ));
+    }
+    if config.users.enabled {
+        let users = counted(survey.users.len(), "user");
+        parts.push(format!("{users} of {}", config.users.file.display()));
+    }
+    parts.join("; ")
+}
+
+fn uploads(config: &Config) -> String {
+    let files = &config.files;
+    let visible = match files.uploads {
+        UploadPolicy::Whole => "visible when whole",
+        UploadPolicy::InPlace => "written in place",
+    };
+    let failed = match files.failed_upload {
+        FailedUpload::Discard => "discarded",
+        FailedUpload::Keep => "kept",
+    };
+    format!(
+        "{visible}; broken ones are {failed}; umask {:03o}",
+        files.umask
+    )
+}
+
+fn limits(config: &Config) -> String {
+    let limits = &config.limits;
+    let sessions = match limits.sessions {
+        Some(sessions) => format!("{sessions} sessions"),
+        None => "sessions as the descriptor limit bears".to_owned(),
+    };
+    let per_ip = match limits.sessions_per_ip {
+        Some(sessions) => format!("{sessions} per address"),
+        None => "any number per address".to_owned(),
+    };
+    format!(
+        "{sessions}, {per_ip}; login within {}, idle {}, stalled {}",
+        duration_text(limits.login_timeout),
+        duration_text(limits.idle_timeout),
+        duration_text(limits.stall_timeout),
+    )
+}
+
+fn runs_as(config: &Config) -> String {
+    match (&config.server.user, &config.server.group) {
+        (Some(user), Some(group)) => format!("{user}:{group}"),
+        (Some(user), None) => user.clone(),
+        (None, _) => "who starts it".to_owned(),
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}

@@ -1,0 +1,237 @@
+//! The command line: what it offers, and how what goes wrong is told.
+//!
+//! Exit codes: 0 done, 1 something failed while running, 2 the command line or the configuration
+//! is wrong and trying again will not help.
+
+mod check;
+mod serve;
+mod survey;
+mod user;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::{ConfigError, Cores, PortRange, Problem};
+
+/// Runs the command that `args` ask for; the first argument is the program's name.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = match Cli::try_parse_from(args) {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            // Help and version come this way too and go to standard output.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                EXIT_USAGE
+            } else {
+                EXIT_DONE
+            });
+        }
+    };
+    let result = match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::User(args) => user::run(args),
+        Command::Man => man(),
+    };
+    match result {
+        Ok(()) => ExitCode::from(EXIT_DONE),
+        Err(failure) => {
+            // Standard error is the last resort: there is nowhere to tell that it is closed.
+            let _ = writeln!(io::stderr(), "{}", failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringftpd",
+    version,
+    about = "A thread-per-core FTP server for Linux on io_uring",
+    after_help = EXAMPLES,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a directory, or what a configuration file says
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Check a configuration and say what serve would do with the same arguments
+    Check(ServeArgs),
+    /// Add, change, list and delete virtual users
+    #[command(after_help = USER_EXAMPLES)]
+    User(user::UserArgs),
+    /// Print the manual page (roff)
+    #[command(hide = true)]
+    Man,
+}
+
+/// What `serve` and `check` have in common.
+#[derive(Args, Debug)]
+struct ServeArgs {
+    /// Serve this directory to anonymous clients, read-only, on 127.0.0.1:2121, without a
+    /// configuration file
+    #[arg(value_name = "DIR", conflicts_with = "config")]
+    directory: Option<PathBuf>,
+
+    /// Configuration file [without DIR: /etc/ringftpd/ringftpd.toml if it exists, else the current
+    /// directory is served as DIR]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Listen on this address and port instead; may be repeated
+    #[arg(short, long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+
+    /// Use these ports for passive data connections instead
+    #[arg(long, value_name = "FIRST-LAST")]
+    passive_ports: Option<PortRange>,
+
+    /// Serve on these cores instead: all, a count, or a CPU set such as 0-3,6
+    #[arg(long, value_name = "CORES")]
+    cores: Option<Cores>,
+
+    /// Become this user after binding, when started as root
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+}
+
+/// Why a command did not do what it was asked to, told to a person.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    /// The command line or the configuration is wrong.
+    fn usage(text: impl Into<String>) -> Self {
+        Self {
+            code: EXIT_USAGE,
+            text: text.into(),
+        }
+    }
+
+    /// Something failed: the error and its causes, one per line.
+    fn operating(error: &dyn Error) -> Self {
+        let mut text = format!("ringftpd: {error}");
+        let mut told = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let next = error.to_string();
+            // Many errors already say what caused them.
+            if !told.contains(&next) {
+                text.push_str(&format!("\n  because: {next}"));
+            }
+            told = next;
+            cause = error.source();
+        }
+        Self {
+            code: EXIT_FAILED,
+            text,
+        }
+    }
+
+    /// Problems with a configuration that is valid by itself.
+    fn problems(name: &str, problems: &[Problem]) -> Self {
+        let text: Vec<String> = problems
+            .iter()
+            .map(|problem| format!("{name}: {problem:#}"))
+            .collect();
+        Self::usage(text.join("\n\n"))
+    }
+}
+
+impl From<ConfigError> for Failure {
+    /// As it is: it begins with file, line and column, which editors understand.
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// Writes to standard output. That nobody reads it any more (`ringftpd … | head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::operating(&error)),
+        _ => Ok(()),
+    }
+}
+
+fn man() -> Result<(), Failure> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command())
+        .render(&mut page)
+        .map_err(|error| Failure::operating(&error))?;
+    print(&String::from_utf8_lossy(&page))
+}
+
+const EXIT_DONE: u8 = 0;
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  ringftpd serve .                        Share the current directory, read-only, on
+                                          ftp://127.0.0.1:2121/
+  ringftpd serve ~/pub -l 0.0.0.0:2121    The same for the network
+  ringftpd serve -c /etc/ringftpd/ringftpd.toml
+                                          What the configuration says
+  ringftpd check                          Would it start, and what would it do?
+  ringftpd user add alice --root /srv/alice
+
+The configuration is described in config/ringftpd.toml: every key with its default.";
+
+const SERVE_EXAMPLES: &str = "\
+Signals:
+  SIGTERM, SIGINT   Stop: no new sessions, idle ones are closed with 421, running transfers may
+                    end within server.drain_timeout
+
+Environment:
+  RUST_LOG          Log level, overrides log.level: error, warn, info, debug, trace
+  NO_COLOR          No colour in the log";
+
+const USER_EXAMPLES: &str = "\
+Examples:
+  ringftpd user add alice --root /srv/alice
+  ringftpd user add mirror --root /srv/pub --access read-only
+  pass show ftp/alice | ringftpd user passwd alice --password-stdin
+
+The server notices changes by itself; they take effect with the next login.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Outer(#[source] io::Error);
+        let told = Failure::operating(&Outer(io::Error::other("inner"))).text;
+        assert_eq!(told, "ringftpd: outer: inner");
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Silent(#[source] io::Error);
+        let told = Failure::operating(&Silent(io::Error::other("inner"))).text;
+        assert_eq!(told, "ringftpd: outer\n  because: inner");
+    }
+}

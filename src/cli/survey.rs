@@ -1,0 +1,245 @@
+//! Looks at the machine with the eyes of a configuration: does everything it names exist?
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::{Gid, Group, Pid, Uid, User};
+
+use crate::auth::{Authenticator, Identity};
+use crate::config::{CPUS_MAX, Config, Host, PortRange, Problem};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// With any of these the server must not start.
+    pub(super) problems: Vec<Problem>,
+    /// What [`Config::check`] warns of; the server tells it by itself.
+    pub(super) config_warnings: Vec<Problem>,
+    /// What else is worth telling the operator.
+    pub(super) warnings: Vec<Problem>,
+    /// The CPU of each thread.
+    pub(super) cpus: Vec<usize>,
+    /// The virtual users.
+    pub(super) users: Vec<Identity>,
+}
+
+pub(super) fn survey(config: &Config) -> Survey {
+    let host = Host {
+        cpus: allowed_cpus(),
+        root: Uid::effective().is_root(),
+    };
+    let checked = config.check(&host);
+    let mut survey = Survey {
+        problems: checked.problems,
+        config_warnings: checked.warnings,
+        warnings: Vec::new(),
+        cpus: config.server.cores.cpus(&host.cpus),
+        users: Vec::new(),
+    };
+    let account = survey.account(config);
+    survey.anonymous(config);
+    survey.users(config, account);
+    if config.data.passive {
+        survey.ephemeral_ports(config.data.passive_ports);
+    }
+    survey
+}
+
+impl Survey {
+    /// The user and the group to become, if they are set and exist.
+    fn account(&mut self, config: &Config) -> Option<(Uid, Gid)> {
+        let name = config.server.user.as_ref()?;
+        let user = match User::from_name(name) {
+            Ok(Some(user)) => user,
+            Ok(None) => {
+                let message = format!("there is no user {name:?} on this machine");
+                let hint = format!("useradd --system --no-create-home {name}");
+                self.problems
+                    .push(Problem::new("server.user", message).hint(hint));
+                return None;
+            }
+            Err(error) => {
+                self.problems
+                    .push(Problem::new("server.user", format!("{name:?}: {error}")));
+                return None;
+            }
+        };
+        if user.uid.is_root() {
+            let problem = Problem::new("server.user", "the server must not stay root")
+                .hint("set a user that owns nothing else, such as \"ftp\"");
+            self.problems.push(problem);
+        }
+        let Some(name) = &config.server.group else {
+            return Some((user.uid, user.gid));
+        };
+        if let Ok(Some(group)) = Group::from_name(name) {
+            return Some((user.uid, group.gid));
+        }
+        let message = format!("there is no group {name:?} on this machine");
+        self.problems
+            .push(Problem::new("server.group", message).hint("create it, or leave it out"));
+        None
+    }
+
+    fn anonymous(&mut self, config: &Config) {
+        if !config.anonymous.enabled {
+            return;
+        }
+        if let Some(reason) = not_a_directory(&config.anonymous.root) {
+            let message = format!("{}: {reason}", config.anonymous.root.display());
+            let hint = "create the directory, or name another one";
+            self.problems
+                .push(Problem::new("anonymous.root", message).hint(hint));
+        }
+    }
+
+    fn users(&mut self, config: &Config, account: Option<(Uid, Gid)>) {
+        if !config.users.enabled {
+            return;
+        }
+        let file = &config.users.file;
+        match Authenticator::new(&config.anonymous, &config.users).users() {
+            Ok(users) => self.users = users,
+            Err(reason) => {
+                self.problems.push(Problem::new("users.file", reason));
+                return;
+            }
+        }
+        for user in &self.users {
+            if let Some(reason) = not_a_directory(&user.root) {
+                let message = format!("{}'s root {}: {reason}", user.name, user.root.display());
+                let hint = "create it; until then this user cannot log in";
+                self.warnings
+                    .push(Problem::new("users.file", message).hint(hint));
+            }
+        }
+        match (fs::metadata(file), account) {
+            (Err(_), _) if !config.anonymous.enabled => {
+                let message = format!("{} does not exist: nobody can log in", file.display());
+                let hint = "ringftpd user add NAME --root DIR";
+                self.warnings
+                    .push(Problem::new("users.file", message).hint(hint));
+            }
+            (Ok(metadata), Some((uid, gid))) if !readable(&metadata, uid, gid) => {
+                let message = format!("{} is not readable for server.user", file.display());
+                let hint = format!("chgrp {gid} {0} && chmod 640 {0}", file.display());
+                self.problems
+                    .push(Problem::new("users.file", message).hint(hint));
+            }
+            _ => {}
+        }
+    }
+
+    /// Ports that the kernel gives to outgoing connections cannot be bound while they are used,
+    /// TIME_WAIT included.
+    fn ephemeral_ports(&mut self, ports: PortRange) {
+        let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        let (Ok(local), Ok(reserved)) =
+            (read("ip_local_port_range"), read("ip_local_reserved_ports"))
+        else {
+            // Without /proc there is nothing to compare with.
+            return;
+        };
+        if let Some((first, last)) = ephemeral_overlap(ports, &local, &reserved) {
+            let message = format!(
+                "{first}-{last} are also given to outgoing connections, which then block them"
+            );
+            let hint = format!("sysctl -w net.ipv4.ip_local_reserved_ports={ports}");
+            self.warnings
+                .push(Problem::new("data.passive_ports", message).hint(hint));
+        }
+    }
+}
+
+/// The CPUs this process may run on, ascending.
+fn allowed_cpus() -> Vec<usize> {
+    // It fails only where there are more CPUs than CPUS_MAX; CPU 0 is there too.
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return vec![0];
+    };
+    cpus_of(&set)
+}
+
+fn cpus_of(set: &CpuSet) -> Vec<usize> {
+    (0..CPUS_MAX.min(CpuSet::count()))
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect()
+}
+
+fn not_a_directory(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(_) => Some("is not a directory".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Whether the file's mode lets this user read it; ACLs and the directories above aside.
+fn readable(metadata: &fs::Metadata, uid: Uid, gid: Gid) -> bool {
+    let bit = if metadata.uid() == uid.as_raw() {
+        0o400
+    } else if metadata.gid() == gid.as_raw() {
+        0o040
+    } else {
+        0o004
+    };
+    metadata.mode() & bit != 0
+}
+
+/// The part of `ports` within the kernel's range for outgoing connections, unless all of that is
+/// reserved (proc_sys_net(5); ip-sysctl: ip_local_port_range, ip_local_reserved_ports).
+fn ephemeral_overlap(ports: PortRange, local: &str, reserved: &str) -> Option<(u16, u16)> {
+    let mut ends = local.split_whitespace().map(str::parse::<u16>);
+    let (Some(Ok(low)), Some(Ok(high))) = (ends.next(), ends.next()) else {
+        return None;
+    };
+    let (first, last) = (ports.first().max(low), ports.last().min(high));
+    let reserved: Vec<(u16, u16)> = reserved
+        .trim()
+        .split(',')
+        .filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        })
+        .collect();
+    let kept = |port| {
+        reserved
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&port))
+    };
+    (first <= last && !(first..=last).all(kept)).then_some((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passive_ports_are_compared_with_those_of_outgoing_connections() {
+        for (ports, reserved, overlap) in [
+            ("50000-50999", "\n", Some((50000, 50999))),
+            ("50000-50999", "50000-50999\n", None),
+            ("50000-50999", "8080,50000-50499,50500-51000\n", None),
+            ("50000-50999", "50000-50998\n", Some((50000, 50999))),
+            ("32000-33000", "\n", Some((32768, 33000))),
+            ("21000-21255", "\n", None),
+            ("61000-61999", "\n", None),
+        ] {
+            let ports = ports.parse().expect("a range");
+            assert_eq!(
+                ephemeral_overlap(ports, "32768\t60999\n", reserved),
+                overlap,
+                "{ports}"
+            );
+        }
+        let ports = PortRange::new(2000, 3000).expect("a range");
+        assert_eq!(ephemeral_overlap(ports, "", ""), None);
+    }
+
+    #[test]
+    fn this_process_may_run_somewhere() {
+        assert!(!allowed_cpus().is_empty());
+    }
+}

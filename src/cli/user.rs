@@ -1,0 +1,282 @@
+//! `ringftpd user`: virtual users from the command line.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use nix::unistd::{Group, Uid, User as Account};
+
+use super::{Failure, print};
+use crate::auth::edit::{self, EditError, Readers};
+use crate::auth::{NameError, StoredHash, User, UserName};
+use crate::config::{Config, users::access_name};
+use crate::proto::listing::Access;
+
+#[derive(Args, Debug)]
+pub(super) struct UserArgs {
+    #[command(subcommand)]
+    command: UserCommand,
+
+    /// The users file [default: users.file of the configuration]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+
+    /// The configuration that names the users file [default: /etc/ringftpd/ringftpd.toml if it
+    /// exists]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Add a user; the password is asked for twice, or read from standard input
+    Add {
+        /// 1 to 64 of A-Z a-z 0-9 . _ @ -
+        #[arg(value_parser = parse_name)]
+        name: UserName,
+        /// The directory that the user sees as /
+        #[arg(long, value_name = "DIR")]
+        root: PathBuf,
+        /// What the user may do there
+        #[arg(long, value_enum, default_value_t = AccessArg::ReadWrite)]
+        access: AccessArg,
+        /// Read the password from standard input, one line, even if that is a terminal
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Change a user's password
+    Passwd {
+        /// The user
+        #[arg(value_parser = parse_name)]
+        name: UserName,
+        /// Read the password from standard input, one line, even if that is a terminal
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List the users with their access and directories
+    List,
+    /// Delete a user; the user's files stay
+    Del {
+        /// The user
+        #[arg(value_parser = parse_name)]
+        name: UserName,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AccessArg {
+    /// Download and list
+    ReadOnly,
+    /// Upload, change and delete too
+    ReadWrite,
+}
+
+impl From<AccessArg> for Access {
+    fn from(access: AccessArg) -> Self {
+        match access {
+            AccessArg::ReadOnly => Self::ReadOnly,
+            AccessArg::ReadWrite => Self::ReadWrite,
+        }
+    }
+}
+
+fn parse_name(text: &str) -> Result<UserName, NameError> {
+    UserName::parse(text.as_bytes())
+}
+
+pub(super) fn run(args: UserArgs) -> Result<(), Failure> {
+    let (file, readers) = users_file(&args)?;
+    match args.command {
+        UserCommand::Add {
+            name,
+            root,
+            access,
+            password_stdin,
+        } => add(&file, readers, name, &root, access.into(), password_stdin),
+        UserCommand::Passwd {
+            name,
+            password_stdin,
+        } => {
+            if edit::list(&file)?.get(&name).is_none() {
+                return Err(EditError::Unknown { name, path: file }.into());
+            }
+            let password = read_password(&name, password_stdin)?;
+            edit::set_password(&file, &name, password)?;
+            print(&format!("The password of {name} is changed.\n"))
+        }
+        UserCommand::List => list(&file),
+        UserCommand::Del { name } => {
+            edit::delete(&file, &name)?;
+            print(&format!(
+                "{name} is deleted from {}; the files stay.\n",
+                file.display()
+            ))
+        }
+    }
+}
+
+fn add(
+    file: &Path,
+    readers: Readers,
+    name: UserName,
+    root: &Path,
+    access: Access,
+    password_stdin: bool,
+) -> Result<(), Failure> {
+    let root = std::path::absolute(root).map_err(|error| Failure::operating(&error))?;
+    // Before the password is asked for, not after.
+    if edit::list(file)?.get(&name).is_some() {
+        return Err(EditError::Exists(name).into());
+    }
+    let password = read_password(&name, password_stdin)?;
+    let mut told = format!(
+        "{name} is added to {}: {} in {}\n",
+        file.display(),
+        access_name(access),
+        root.display()
+    );
+    if !root.is_dir() {
+        told.push_str(
+            "That directory does not exist yet; until it does, this user cannot log in.\n",
+        );
+    }
+    edit::add(
+        file,
+        readers,
+        User {
+            name,
+            password,
+            root,
+            access,
+        },
+    )?;
+    print(&told)
+}
+
+fn list(file: &Path) -> Result<(), Failure> {
+    let users = edit::list(file)?;
+    let width = users
+        .iter()
+        .map(|user| user.name.as_str().len())
+        .max()
+        .unwrap_or_default();
+    let mut out = String::new();
+    for user in users.iter() {
+        // A directory's name is shown so that it cannot write on the operator's terminal.
+        let root = user.root.display().to_string();
+        out.push_str(&format!(
+            "{:<width$}  {:<10}  {}\n",
+            user.name.as_str(),
+            access_name(user.access),
+            root.escape_debug()
+        ));
+    }
+    print(&out)
+}
+
+/// The users file, and who may read it if it has to be made.
+fn users_file(args: &UserArgs) -> Result<(PathBuf, Readers), Failure> {
+    if let Some(file) = &args.file {
+        let file = std::path::absolute(file).map_err(|error| Failure::operating(&error))?;
+        return Ok((file, Readers::Owner));
+    }
+    let default = Path::new(Config::DEFAULT_PATH);
+    let config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None if default.exists() => Config::load(default)?,
+        None => Config::default(),
+    };
+    Ok((config.users.file.clone(), readers(&config)))
+}
+
+/// A server that gives up root reads the file with its group.
+fn readers(config: &Config) -> Readers {
+    let Some(user) = &config.server.user else {
+        return Readers::Owner;
+    };
+    if !Uid::effective().is_root() {
+        return Readers::Owner;
+    }
+    let group = match &config.server.group {
+        Some(group) => Group::from_name(group)
+            .ok()
+            .flatten()
+            .map(|group| group.gid),
+        None => Account::from_name(user)
+            .ok()
+            .flatten()
+            .map(|account| account.gid),
+    };
+    // `ringftpd check` tells of accounts that do not exist.
+    group.map_or(Readers::Owner, |gid| Readers::Group(gid.as_raw()))
+}
+
+/// Asks twice on a terminal, or takes one line from standard input, and hashes.
+fn read_password(name: &UserName, password_stdin: bool) -> Result<StoredHash, Failure> {
+    let password = if password_stdin || !io::stdin().is_terminal() {
+        one_line(io::stdin().lock())
+    } else {
+        asked_twice(name)
+    };
+    let password = password.map_err(|error| {
+        Failure::operating(&io::Error::new(
+            error.kind(),
+            format!("no password: {error}"),
+        ))
+    })?;
+    StoredHash::create(&password).map_err(|error| Failure::usage(format!("ringftpd: {error}")))
+}
+
+fn asked_twice(name: &UserName) -> io::Result<Vec<u8>> {
+    let first = rpassword::prompt_password(format!("Password for {name}: "))?;
+    let second = rpassword::prompt_password("Once more: ")?;
+    if first == second {
+        Ok(first.into_bytes())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the two differ",
+        ))
+    }
+}
+
+/// The first line, without its end.
+fn one_line(input: impl BufRead) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    input.take(STDIN_LINE_MAX).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    Ok(line)
+}
+
+impl From<EditError> for Failure {
+    fn from(error: EditError) -> Self {
+        Self::operating(&error)
+    }
+}
+
+/// More than the longest password, so that too long ones are refused instead of cut.
+const STDIN_LINE_MAX: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_from_standard_input_is_one_line_without_its_end() {
+        for (input, password) in [
+            (&b"secret\n"[..], &b"secret"[..]),
+            (b"secret\r\n", b"secret"),
+            (b"secret", b"secret"),
+            (b" two words \nmore\n", b" two words "),
+            (b"\n", b""),
+            (b"", b""),
+        ] {
+            assert_eq!(one_line(input).expect("read"), password);
+        }
+    }
+}

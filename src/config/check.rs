@@ -1,0 +1,169 @@
+//! Checks across keys, and of a configuration against the machine.
+
+use std::net::SocketAddr;
+
+use super::{Config, Cores, Problem};
+
+/// What a configuration is checked against.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Host {
+    /// The CPUs that the process may run on (sched_getaffinity(2)).
+    pub cpus: Vec<usize>,
+    /// The process runs as root.
+    pub root: bool,
+}
+
+/// The verdict of [`Config::check`].
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Checked {
+    /// With any of these the server must not start.
+    pub problems: Vec<Problem>,
+    /// Worth telling the operator.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Keys that contradict each other, whatever the machine.
+    pub(super) fn contradictions(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if !self.anonymous.enabled && !self.users.enabled {
+            problems.push(
+                Problem::new(
+                    "users.enabled",
+                    "nobody could log in: no users and no anonymous",
+                )
+                .hint("set users.enabled or anonymous.enabled to true"),
+            );
+        }
+        if !self.data.passive && !self.data.active {
+            problems.push(
+                Problem::new(
+                    "data.active",
+                    "neither passive nor active: nothing could be moved",
+                )
+                .hint("set data.passive or data.active to true"),
+            );
+        }
+        if self.server.group.is_some() && self.server.user.is_none() {
+            problems.push(
+                Problem::new("server.group", "has no effect without server.user")
+                    .hint("set server.user too"),
+            );
+        }
+        if self.data.passive {
+            problems.extend(self.passive_contradictions());
+        }
+        problems
+    }
+
+    fn passive_contradictions(&self) -> Vec<Problem> {
+        let ports = self.data.passive_ports;
+        let mut problems = Vec::new();
+        for address in self
+            .server
+            .listen
+            .iter()
+            .filter(|it| ports.contains(it.port()))
+        {
+            problems.push(
+                Problem::new(
+                    "data.passive_ports",
+                    format!(
+                        "{ports} overlaps the control connection's port {}",
+                        address.port()
+                    ),
+                )
+                .hint("choose a range without it"),
+            );
+        }
+        let source = self.data.active_source_port;
+        if self.data.active && ports.contains(source) {
+            problems.push(
+                Problem::new(
+                    "data.active_source_port",
+                    format!("{source} is one of the passive ports {ports}"),
+                )
+                .hint("choose 20, 0 (any), or a port outside that range"),
+            );
+        }
+        let threads = match &self.server.cores {
+            Cores::All => None,
+            Cores::Count(count) => Some(count.get()),
+            Cores::Set(set) => Some(set.cpus().len()),
+        };
+        problems.extend(threads.and_then(|threads| self.too_few_ports(threads)));
+        problems
+    }
+
+    fn too_few_ports(&self, threads: usize) -> Option<Problem> {
+        let ports = self.data.passive_ports;
+        if ports.count() >= threads {
+            return None;
+        }
+        let message = format!(
+            "{ports} has {} ports for {threads} cores; each needs its own",
+            ports.count()
+        );
+        Some(
+            Problem::new("data.passive_ports", message)
+                .hint("widen the range, or lower server.cores"),
+        )
+    }
+
+    pub(super) fn check_host(&self, host: &Host) -> Checked {
+        let mut checked = Checked::default();
+        let absent: Vec<String> = match &self.server.cores {
+            Cores::Set(set) => set
+                .cpus()
+                .iter()
+                .filter(|cpu| !host.cpus.contains(cpu))
+                .map(usize::to_string)
+                .collect(),
+            _ => Vec::new(),
+        };
+        if !absent.is_empty() {
+            let message = format!("CPU {} is not one this process may use", absent.join(", "));
+            let hint = format!("allowed are {:?}; see taskset(1), AllowedCPUs=", host.cpus);
+            checked
+                .problems
+                .push(Problem::new("server.cores", message).hint(hint));
+        }
+        match &self.server.cores {
+            Cores::All if self.data.passive => {
+                checked.problems.extend(self.too_few_ports(host.cpus.len()));
+            }
+            Cores::Count(count) if count.get() > host.cpus.len() => {
+                let message = format!("{count} threads share {} CPUs", host.cpus.len());
+                let hint = "more threads than CPUs gain nothing; \"all\" takes one each";
+                checked
+                    .warnings
+                    .push(Problem::new("server.cores", message).hint(hint));
+            }
+            _ => {}
+        }
+        self.check_privileges(host, &mut checked);
+        checked
+    }
+
+    fn check_privileges(&self, host: &Host, checked: &mut Checked) {
+        match (&self.server.user, host.root) {
+            (None, true) => {
+                let problem = Problem::new("server.user", "not set, so the server would stay root")
+                    .hint(
+                        "set the user to become, such as user = \"ftp\", or start it as that user",
+                    );
+                let exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+                if self.server.listen.iter().any(exposed) {
+                    checked.problems.push(problem);
+                } else {
+                    checked.warnings.push(problem);
+                }
+            }
+            (Some(user), false) => {
+                let message = format!("{user:?} has no effect: only root can become another user");
+                checked.warnings.push(Problem::new("server.user", message));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `[data]`: data connections.
+
+use std::time::Duration;
+
+use super::limits;
+use super::ports::{self, PortRange};
+use super::section::Section;
+use super::units;
+
+/// How data connections come about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Data {
+    /// PASV and EPSV are offered.
+    pub passive: bool,
+    /// The ports that passive data connections use; the cores share them in disjoint slices.
+    pub passive_ports: PortRange,
+    /// How long a passive port waits for its client; at least 1 s.
+    pub accept_timeout: Duration,
+    /// PORT and EPRT are offered.
+    pub active: bool,
+    /// The port that active data connections come from (RFC 959 §3.2: 20); 0: any.
+    pub active_source_port: u16,
+    /// How long connecting to the client may take; at least 1 s.
+    pub connect_timeout: Duration,
+}
+
+impl Data {
+    pub(super) fn read(&mut self, section: &mut Section<'_>) {
+        section.read("passive", &mut self.passive, units::switch);
+        section.read("passive_ports", &mut self.passive_ports, ports::port_range);
+        section.read("accept_timeout", &mut self.accept_timeout, limits::wait);
+        section.read("active", &mut self.active, units::switch);
+        section.read(
+            "active_source_port",
+            &mut self.active_source_port,
+            |value| units::number(value, 0, u64::from(u16::MAX)).map(|port| port as u16),
+        );
+        section.read("connect_timeout", &mut self.connect_timeout, limits::wait);
+    }
+}

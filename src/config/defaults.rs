@@ -1,0 +1,97 @@
+//! The single place of defaults; `config/ringftpd.toml` repeats them, and a test compares.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel, PortRange,
+    Server, UploadPolicy, Users,
+};
+use crate::proto::listing::Access;
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, 21)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, 21)),
+            ],
+            cores: Cores::All,
+            user: None,
+            group: None,
+            greeting: "ringftpd ready.".to_owned(),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: None,
+            sessions_per_ip: NonZeroUsize::new(64),
+            sessions_waiting: 1024,
+            line_length: 4 << 10,
+            login_timeout: Duration::from_secs(60),
+            login_attempts: 3,
+            idle_timeout: Duration::from_secs(300),
+            reply_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            passive: true,
+            // In order and above 1023: the compiler has evaluated it.
+            passive_ports: const { PortRange::new(50_000, 50_999).expect("in order and above 1023") },
+            accept_timeout: Duration::from_secs(30),
+            active: true,
+            active_source_port: 20,
+            connect_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            umask: 0o022,
+            uploads: UploadPolicy::Whole,
+            failed_upload: FailedUpload::Discard,
+        }
+    }
+}
+
+impl Default for Anonymous {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            root: PathBuf::from("/srv/ftp"),
+            access: Access::ReadOnly,
+        }
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            file: PathBuf::from("/etc/ringftpd/users.toml"),
+            hash_threads: 2,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+        }
+    }
+}

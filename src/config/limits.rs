@@ -1,0 +1,90 @@
+//! `[limits]`: bounds on sessions, lines and waits.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::section::{Section, Value, Wrong};
+use super::units;
+
+/// Bounds that keep one client, or many, from taking the server from the others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Sessions at a time, on all cores together; `None`: as many as the descriptor limit bears.
+    pub sessions: Option<NonZeroUsize>,
+    /// Sessions at a time from one client address; `None`: no bound of its own.
+    pub sessions_per_ip: Option<NonZeroUsize>,
+    /// Connections that the kernel may hold before they are accepted: listen(2)'s backlog, per
+    /// listener and core, 1 to 65 535. The kernel cuts it to net.core.somaxconn.
+    pub sessions_waiting: u32,
+    /// The longest control line in bytes, its end included: [`LINE_LENGTH_MIN`] to
+    /// [`LINE_LENGTH_MAX`].
+    pub line_length: usize,
+    /// From the connection to a successful login; at least 1 s.
+    pub login_timeout: Duration,
+    /// Wrong passwords before the connection is closed: 1 to 100.
+    pub login_attempts: u32,
+    /// Without a command and without a transfer; at least 1 s.
+    pub idle_timeout: Duration,
+    /// For a client that does not read its replies; at least 1 s.
+    pub reply_timeout: Duration,
+    /// Without a byte moved on a data connection; at least 1 s.
+    pub stall_timeout: Duration,
+}
+
+impl Limits {
+    pub(super) fn read(&mut self, section: &mut Section<'_>) {
+        section.read("sessions", &mut self.sessions, sessions);
+        section.read("sessions_per_ip", &mut self.sessions_per_ip, sessions);
+        section.read("sessions_waiting", &mut self.sessions_waiting, |value| {
+            bounded(value, 1, BACKLOG_MAX)
+        });
+        section.read("line_length", &mut self.line_length, line_length);
+        section.read("login_timeout", &mut self.login_timeout, wait);
+        section.read("login_attempts", &mut self.login_attempts, |value| {
+            bounded(value, 1, LOGIN_ATTEMPTS_MAX)
+        });
+        section.read("idle_timeout", &mut self.idle_timeout, wait);
+        section.read("reply_timeout", &mut self.reply_timeout, wait);
+        section.read("stall_timeout", &mut self.stall_timeout, wait);
+    }
+}
+
+/// A wait that a working client can meet.
+pub(super) fn wait(value: &Value<'_>) -> Result<Duration, Wrong> {
+    units::duration(value, WAIT_MIN)
+}
+
+fn sessions(value: &Value<'_>) -> Result<Option<NonZeroUsize>, Wrong> {
+    Ok(NonZeroUsize::new(bounded(value, 0, SESSIONS_MAX)? as usize))
+}
+
+fn bounded(value: &Value<'_>, min: u32, max: u32) -> Result<u32, Wrong> {
+    let number = units::number(value, u64::from(min), u64::from(max))?;
+    u32::try_from(number).map_err(|_| Wrong::new("too large"))
+}
+
+fn line_length(value: &Value<'_>) -> Result<usize, Wrong> {
+    let bytes = units::size(value)?;
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| (LINE_LENGTH_MIN..=LINE_LENGTH_MAX).contains(bytes))
+        .ok_or_else(|| {
+            Wrong::new(format!("{bytes} bytes is out of bounds")).hint(format!(
+                "from {LINE_LENGTH_MIN} B to {} KiB",
+                LINE_LENGTH_MAX >> 10
+            ))
+        })
+}
+
+/// The shortest maximum: a verb with a name of 255 bytes, all of them escaped Telnet IAC, fits.
+pub const LINE_LENGTH_MIN: usize = 512;
+/// The longest maximum: a path of PATH_MAX (4096) bytes, all of them escaped, fits.
+pub const LINE_LENGTH_MAX: usize = 8 << 10;
+/// More descriptors than any one process gets by default (fs.nr_open, proc_sys_fs(5)).
+const SESSIONS_MAX: u32 = 1 << 20;
+/// Larger backlogs are beyond what kernels before 4.1 could hold, and of no use.
+const BACKLOG_MAX: u32 = 65_535;
+/// More guesses per connection serve only who guesses.
+const LOGIN_ATTEMPTS_MAX: u32 = 100;
+/// Shorter waits would cut off clients across a satellite link or a lossy one.
+const WAIT_MIN: Duration = Duration::from_secs(1);

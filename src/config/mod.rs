@@ -1,0 +1,114 @@
+//! The configuration as typed data: what an operator may set, with its defaults and its checks.
+//!
+//! A file is TOML and is read in one step from spanned TOML values to typed fields, so that every
+//! refusal names file, line, column and key. There is no untyped middle layer: a [`PortRange`] or
+//! a [`Cores`] exists only if it is valid. This module is a leaf; it reads the file it is told to
+//! read and otherwise touches neither system nor network.
+
+mod check;
+mod cores;
+mod data;
+mod defaults;
+mod error;
+mod files;
+mod keys;
+mod limits;
+mod log;
+mod ports;
+pub(crate) mod section;
+mod server;
+pub(crate) mod units;
+pub(crate) mod users;
+
+use std::path::Path;
+
+pub use check::{Checked, Host};
+pub use cores::{CPUS_MAX, Cores, CpuSet};
+pub use data::Data;
+pub use error::{ConfigError, Problem};
+pub use files::{FailedUpload, Files, UploadPolicy};
+pub use keys::{KEYS, Schema};
+pub use limits::{LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
+pub use log::{Log, LogFormat, LogLevel};
+pub use ports::PortRange;
+pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server};
+pub use units::duration_text;
+pub use users::{Anonymous, HASH_THREADS_MAX, Users};
+
+use section::Document;
+
+/// Everything an operator may set. [`Config::default`] is the single place of defaults.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Config {
+    /// `[server]`: addresses, cores, the user to run as.
+    pub server: Server,
+    /// `[limits]`: bounds on sessions, lines and waits.
+    pub limits: Limits,
+    /// `[data]`: data connections.
+    pub data: Data,
+    /// `[files]`: how files come into being.
+    pub files: Files,
+    /// `[anonymous]`: access without an account.
+    pub anonymous: Anonymous,
+    /// `[users]`: virtual users with passwords.
+    pub users: Users,
+    /// `[log]`: what is told, and how.
+    pub log: Log,
+}
+
+impl Config {
+    /// Where `ringftpd serve` looks when it is given neither a directory nor a file.
+    pub const DEFAULT_PATH: &str = "/etc/ringftpd/ringftpd.toml";
+
+    /// Reads and parses the file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not UTF-8 or larger than 1 MiB, or [`Config::parse`] refuses it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = error::read_text(path)?;
+        Self::parse(&text, &name)
+    }
+
+    /// Parses `text`; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// All problems found, not only the first: syntax, unknown sections and keys, values out of
+    /// bounds, and keys that contradict each other.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        let mut document = Document::new(text, name, KEYS);
+        let mut config = Self::default();
+        for (section, keys) in KEYS {
+            let mut values = document.section(section, keys);
+            match *section {
+                "server" => config.server.read(&mut values),
+                "limits" => config.limits.read(&mut values),
+                "data" => config.data.read(&mut values),
+                "files" => config.files.read(&mut values),
+                "anonymous" => config.anonymous.read(&mut values),
+                "users" => config.users.read(&mut values),
+                "log" => config.log.read(&mut values),
+                other => unreachable!("KEYS names a section that nothing reads: {other}"),
+            }
+            document.close(values);
+        }
+        // Contradictions between values that were themselves refused would only confuse.
+        if document.is_sound() {
+            document.refuse_all(config.contradictions());
+        }
+        document.finish().map(|()| config)
+    }
+
+    /// What is wrong with this configuration on this machine, and what is merely unwise.
+    ///
+    /// [`Config::parse`] cannot know: it depends on the CPUs allowed and on being root, and on
+    /// what the command line has changed since.
+    pub fn check(&self, host: &Host) -> Checked {
+        let mut checked = self.check_host(host);
+        checked.problems.extend(self.contradictions());
+        checked
+    }
+}
+
+#[cfg(test)]
+mod tests;

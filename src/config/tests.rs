@@ -1,0 +1,440 @@
+//! The documented file against the code, and every kind of refusal with its place and hint.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+
+const DOCUMENTED: &str = include_str!("../../config/ringftpd.toml");
+
+#[test]
+fn the_documented_file_says_exactly_the_defaults() {
+    let config = Config::parse(DOCUMENTED, "ringftpd.toml").expect("the shipped file is valid");
+    assert_eq!(config, Config::default());
+    assert_eq!(
+        Config::parse("", "empty").expect("all keys are optional"),
+        Config::default()
+    );
+}
+
+#[test]
+fn the_documented_file_names_every_key_in_its_section() {
+    let mut documented = Vec::new();
+    let mut section = String::new();
+    for line in DOCUMENTED.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            documented.push((section.clone(), key.to_owned()));
+        }
+    }
+    let expected: Vec<(String, String)> = KEYS
+        .iter()
+        .flat_map(|(section, keys)| {
+            keys.iter()
+                .map(|key| (section.to_string(), key.to_string()))
+        })
+        .collect();
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn every_key_has_an_effect() {
+    let others = [
+        ("server", "listen", "[\"127.0.0.1:2121\"]"),
+        ("server", "cores", "\"0-1\""),
+        ("server", "user", "\"ftp\""),
+        ("server", "group", "\"ftp\"\nuser = \"ftp\""),
+        ("server", "greeting", "\"hello\""),
+        ("server", "drain_timeout", "\"0 s\""),
+        ("limits", "sessions", "10"),
+        ("limits", "sessions_per_ip", "0"),
+        ("limits", "sessions_waiting", "10"),
+        ("limits", "line_length", "\"8 KiB\""),
+        ("limits", "login_timeout", "\"1 s\""),
+        ("limits", "login_attempts", "1"),
+        ("limits", "idle_timeout", "\"1 h\""),
+        ("limits", "reply_timeout", "\"1 h\""),
+        ("limits", "stall_timeout", "\"1 h\""),
+        ("data", "passive", "false"),
+        ("data", "passive_ports", "\"2000-3000\""),
+        ("data", "accept_timeout", "\"1 h\""),
+        ("data", "active", "false"),
+        ("data", "active_source_port", "0"),
+        ("data", "connect_timeout", "\"1 h\""),
+        ("files", "umask", "\"077\""),
+        ("files", "uploads", "\"in-place\""),
+        ("files", "failed_upload", "\"keep\""),
+        ("anonymous", "enabled", "true"),
+        ("anonymous", "root", "\"/x\""),
+        ("anonymous", "access", "\"read-write\""),
+        ("users", "enabled", "false\n[anonymous]\nenabled = true"),
+        ("users", "file", "\"/x\""),
+        ("users", "hash_threads", "1"),
+        ("log", "level", "\"debug\""),
+        ("log", "format", "\"json\""),
+    ];
+    let mut names = Vec::new();
+    for (section, key, value) in others {
+        let text = format!("[{section}]\n{key} = {value}\n");
+        let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+        assert_ne!(config, Config::default(), "{section}.{key}");
+        names.push((section, key));
+    }
+    let all: Vec<_> = KEYS
+        .iter()
+        .flat_map(|(s, keys)| keys.iter().map(move |key| (*s, *key)))
+        .collect();
+    assert_eq!(names, all);
+}
+
+/// Text, line:column, and parts of what must be said.
+const REFUSALS: &[(&str, &str, &[&str])] = &[
+    (
+        "[server]\nlisten = []",
+        "2:10",
+        &["server.listen: no address"],
+    ),
+    (
+        "[server]\nlisten = \"0.0.0.0:21\"",
+        "2:10",
+        &["expected a list", "found a string"],
+    ),
+    (
+        "[server]\nlisten = [\"1.2.3.4:21\", \"1.2.3.4:21\"]",
+        "2:25",
+        &["1.2.3.4:21 is listed twice"],
+    ),
+    (
+        "[server]\nlisten = [\"1.2.3.4\"]",
+        "2:11",
+        &["hint: add the port: \"1.2.3.4:21\""],
+    ),
+    (
+        "[server]\nlisten = [\"::1\"]",
+        "2:11",
+        &["write \"[::1]:21\""],
+    ),
+    (
+        "[server]\nlisten = [\"localhost:21\"]",
+        "2:11",
+        &["not a name"],
+    ),
+    ("[server]\nlisten = [21]", "2:11", &["expected a string"]),
+    ("[server]\ncores = 0", "2:9", &["0 is not from 1 to 1024"]),
+    ("[server]\ncores = -1", "2:9", &["-1 is not from 1"]),
+    ("[server]\ncores = \"3-0\"", "2:9", &["upside down"]),
+    (
+        "[server]\ncores = true",
+        "2:9",
+        &["expected \"all\", a count or a CPU set"],
+    ),
+    ("[server]\nuser = \"\"", "2:8", &["names no account"]),
+    (
+        "[server]\ngroup = \"ftp\"",
+        "2:9",
+        &["server.group: has no effect without server.user"],
+    ),
+    ("[server]\ngreeting = \"a\\r\\nb\"", "2:12", &["one line"]),
+    ("[server]\ngreeting = \"\"", "2:12", &["1 to 400"]),
+    (
+        "[server]\ndrain_timeout = 30",
+        "2:17",
+        &["such as \"30 s\"", "found a whole number"],
+    ),
+    ("[limits]\nsessions = -1", "2:12", &["-1 is not from 0"]),
+    (
+        "[limits]\nsessions_waiting = 0",
+        "2:20",
+        &["0 is not from 1 to 65535"],
+    ),
+    (
+        "[limits]\nline_length = \"511 B\"",
+        "2:15",
+        &["511 bytes", "from 512 B to 8 KiB"],
+    ),
+    (
+        "[limits]\nline_length = \"8193 B\"",
+        "2:15",
+        &["8193 bytes"],
+    ),
+    (
+        "[limits]\nline_length = \"4 K\"",
+        "2:15",
+        &["not a size", "KiB"],
+    ),
+    (
+        "[limits]\nlogin_attempts = 0",
+        "2:18",
+        &["0 is not from 1 to 100"],
+    ),
+    (
+        "[limits]\nidle_timeout = \"0 s\"",
+        "2:16",
+        &["0 s is too short", "at least 1 s"],
+    ),
+    (
+        "[limits]\nidle_timeout = \"10 d\"",
+        "2:16",
+        &["10 d is too long", "at most 7 d"],
+    ),
+    (
+        "[limits]\nidle_timeout = \"5 minutes\"",
+        "2:16",
+        &["not a duration", "\"5 min\""],
+    ),
+    ("[limits]\nlogin_timeout = \"0 s\"", "2:17", &["too short"]),
+    ("[limits]\nreply_timeout = \"0 ms\"", "2:17", &["too short"]),
+    (
+        "[limits]\nstall_timeout = \"999 ms\"",
+        "2:17",
+        &["too short"],
+    ),
+    ("[data]\naccept_timeout = \"0 s\"", "2:18", &["too short"]),
+    ("[data]\nconnect_timeout = \"0 s\"", "2:19", &["too short"]),
+    (
+        "[data]\npassive_ports = \"2000-1999\"",
+        "2:17",
+        &["upside down; write 1999-2000"],
+    ),
+    ("[data]\npassive_ports = \"80-90\"", "2:17", &["below 1024"]),
+    ("[data]\npassive = 1", "2:11", &["expected true or false"]),
+    (
+        "[data]\nactive_source_port = 65536",
+        "2:22",
+        &["is not from 0 to 65535"],
+    ),
+    (
+        "[data]\nactive_source_port = 50001",
+        "2:22",
+        &["one of the passive ports"],
+    ),
+    (
+        "[data]\npassive = false\nactive = false",
+        "3:10",
+        &["neither passive nor active"],
+    ),
+    (
+        "[server]\nlisten = [\"127.0.0.1:2121\"]\n[data]\npassive_ports = \"2100-2200\"",
+        "4:17",
+        &["overlaps the control connection's port 2121"],
+    ),
+    (
+        "[server]\ncores = 4\n[data]\npassive_ports = \"2000-2002\"",
+        "4:17",
+        &["3 ports for 4 cores", "widen"],
+    ),
+    ("[files]\numask = 022", "2:9", &[]),
+    (
+        "[files]\numask = 18",
+        "2:9",
+        &["expected a string", "quoted"],
+    ),
+    ("[files]\numask = \"888\"", "2:9", &["not an octal mask"]),
+    ("[files]\numask = \"+22\"", "2:9", &["not an octal mask"]),
+    (
+        "[files]\nuploads = \"in_place\"",
+        "2:11",
+        &["did you mean \"in-place\"?"],
+    ),
+    (
+        "[anonymous]\nroot = \"srv/ftp\"",
+        "2:8",
+        &["not an absolute path", "start it with /"],
+    ),
+    (
+        "[anonymous]\naccess = \"rw\"",
+        "2:10",
+        &["\"read-only\", \"read-write\""],
+    ),
+    ("[users]\nenabled = false", "2:11", &["nobody could log in"]),
+    (
+        "[users]\nfile = \"users.toml\"",
+        "2:8",
+        &["not an absolute path"],
+    ),
+    (
+        "[users]\nhash_threads = 65",
+        "2:16",
+        &["65 is not from 1 to 64"],
+    ),
+    (
+        "[log]\nlevel = \"inof\"",
+        "2:9",
+        &["did you mean \"info\"?"],
+    ),
+    (
+        "[limits]\nidle_timout = \"5 min\"",
+        "2:1",
+        &[
+            "limits.idle_timout: no such key",
+            "did you mean `idle_timeout`?",
+        ],
+    ),
+    (
+        "[limits]\numask = \"022\"",
+        "2:1",
+        &["this key belongs below [files]"],
+    ),
+    (
+        "[limits]\nfrobnicate = 1",
+        "2:1",
+        &["the keys of this section are sessions,"],
+    ),
+    (
+        "[limit]\nsessions = 1",
+        "1:2",
+        &["limit: no such section", "did you mean [limits]?"],
+    ),
+    (
+        "umask = \"022\"",
+        "1:1",
+        &["this key belongs below [files]"],
+    ),
+    ("[tls]", "1:2", &["the sections are server,"]),
+    (
+        "limits = 4",
+        "1:10",
+        &["is a section, not a value", "[limits]"],
+    ),
+    ("[limits]\nsessions = ", "2:12", &["not valid TOML"]),
+    (
+        "[limits]\nsessions = 1\nsessions = 2",
+        "3:1",
+        &["duplicate key"],
+    ),
+    ("[limits\n", "1:8", &[]),
+];
+
+#[test]
+fn refusals_name_the_place_the_key_and_the_remedy() {
+    for (text, place, parts) in REFUSALS {
+        let error = Config::parse(text, "test.toml")
+            .expect_err(text)
+            .to_string();
+        let first = error.lines().next().unwrap_or_default();
+        assert!(
+            first.starts_with(&format!("test.toml:{place}: ")),
+            "{text}\n{error}"
+        );
+        assert!(error.contains('^'), "{text}\n{error}");
+        for part in *parts {
+            assert!(error.contains(part), "{text}\nwants {part:?}\n{error}");
+        }
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    let text = "[log]\nlevel = 1\n[limits]\nidel_timeout = \"1 s\"\nsessions = \"x\"\n";
+    let error = Config::parse(text, "test.toml").expect_err("three problems");
+    let keys: Vec<&str> = error
+        .problems()
+        .iter()
+        .map(|problem| problem.key.as_str())
+        .collect();
+    assert_eq!(
+        keys,
+        ["log.level", "limits.idel_timeout", "limits.sessions"]
+    );
+}
+
+#[test]
+fn no_text_makes_the_parser_panic() {
+    let pieces = [
+        "[", "]", "=", "\"", "'", "\n", "#", "server", "é", "\u{0}", "{", "}", ",", "1", "\"\"\"",
+    ];
+    let mut state = 1_u64;
+    for _ in 0..2000 {
+        let mut text = String::new();
+        for _ in 0..12 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            text.push_str(pieces[(state >> 33) as usize % pieces.len()]);
+        }
+        if let Err(error) = Config::parse(&text, "fuzz") {
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Path::new("/nonexistent/ringftpd.toml")).expect_err("no such file");
+    assert!(
+        error
+            .to_string()
+            .starts_with("/nonexistent/ringftpd.toml: "),
+        "{error}"
+    );
+    assert!(error.to_string().contains("--config"), "{error}");
+}
+
+#[test]
+fn a_configuration_is_checked_against_the_machine() {
+    let host = |root| Host {
+        cpus: vec![0, 1],
+        root,
+    };
+    let check = |text: &str, root| {
+        let config = Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
+        let checked = config.check(&host(root));
+        let keys = |problems: &[Problem]| {
+            problems
+                .iter()
+                .map(|problem| problem.key.clone())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        (keys(&checked.problems), keys(&checked.warnings))
+    };
+    let loopback = "[server]\nlisten = [\"127.0.0.1:2121\", \"[::1]:2121\"]\n";
+    for (text, root, problems, warnings) in [
+        ("", false, "", ""),
+        ("", true, "server.user", ""),
+        (loopback, true, "", "server.user"),
+        (
+            "[server]\nlisten = [\"[::ffff:127.0.0.1]:21\"]",
+            true,
+            "",
+            "server.user",
+        ),
+        ("[server]\nuser = \"ftp\"", true, "", ""),
+        ("[server]\nuser = \"ftp\"", false, "", "server.user"),
+        ("[server]\ncores = \"1-2\"", false, "server.cores", ""),
+        ("[server]\ncores = 3", false, "", "server.cores"),
+        (
+            "[data]\npassive_ports = \"2000\"",
+            false,
+            "data.passive_ports",
+            "",
+        ),
+        (
+            "[data]\npassive_ports = \"2000\"\npassive = false",
+            false,
+            "",
+            "",
+        ),
+    ] {
+        let expected = (problems.to_owned(), warnings.to_owned());
+        assert_eq!(check(text, root), expected, "{text:?} root: {root}");
+    }
+}
+
+#[test]
+fn defaults_are_what_the_field_expects() {
+    let config = Config::default();
+    // RFC 1123 §4.1.3.2: the idle timeout is 5 minutes at least.
+    assert!(config.limits.idle_timeout >= Duration::from_secs(300));
+    // RFC 959 §3.2: the default data port is the one next to the control port, 20.
+    assert_eq!(config.data.active_source_port, 20);
+    assert_eq!(
+        config.server.listen[0],
+        SocketAddr::from(([0, 0, 0, 0], 21))
+    );
+    assert!(
+        !config.anonymous.enabled,
+        "nobody gets in who was not let in"
+    );
+}

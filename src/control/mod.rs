@@ -1,0 +1,375 @@
+//! Runs one control connection: the only module that joins the session's state machine with I/O.
+//!
+//! One task per session. It owns the receive that is always under way on an idle control connection,
+//! the send of replies, and the transfer, and polls all three together, so that ABOR, STAT and
+//! QUIT are heard during a transfer. Nothing in flight is ever dropped while the session lives: a
+//! transfer is ended by [`Watch::abort`](crate::transfer::Watch::abort) and then awaited, the socket
+//! by shutdown(2).
+
+mod core;
+mod perform;
+mod running;
+
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+pub use self::core::{Core, Phase, Present, Roots, Stop};
+
+use crate::data::pool::Reservation;
+use crate::proto::failure::Failure;
+use crate::proto::line::LineDecoder;
+use crate::session::event::Transferred;
+use crate::session::{Action, Client, Event, Session};
+use crate::storage::Root;
+use crate::uring::{self, Fd};
+use crate::{proto, sys};
+
+use running::Running;
+
+/// Serves the client behind `socket` until it or the server goes.
+pub async fn serve(core: Rc<Core>, socket: OwnedFd, peer: SocketAddr) {
+    let started = Instant::now();
+    let Ok(local) = sys::socket::local_address(&socket) else {
+        return;
+    };
+    // A reply leaves at once (TCP_NODELAY); an urgent DM stays in its place in the stream, so that a
+    // Telnet Synch is seen as the bytes it is (RFC 959 §4.1.3 ABOR; RFC 854, Synch).
+    let options = [
+        sys::socket::set_no_delay(&socket),
+        sys::socket::set_out_of_band_inline(&socket),
+    ];
+    if options.iter().any(Result::is_err) {
+        return;
+    }
+    let mut connection = Connection::new(core, socket, peer.ip().to_canonical(), local);
+    connection.run().await;
+    connection.close().await;
+    tracing::info!(
+        peer = %connection.peer,
+        user = connection.session.user().map(|user| proto::printable(user)),
+        seconds = started.elapsed().as_secs(),
+        "session ended"
+    );
+}
+
+/// One control connection.
+struct Connection {
+    core: Rc<Core>,
+    socket: Fd,
+    peer: IpAddr,
+    /// The address at which the client reached the server.
+    local: SocketAddr,
+    session: Session,
+    decoder: LineDecoder,
+    receive: Option<uring::Receive>,
+    /// What has been received, from `cursor` on not yet decoded.
+    input: Vec<u8>,
+    cursor: usize,
+    sending: Option<Sending>,
+    sending_since: Instant,
+    heard: Instant,
+    tree: Option<Tree>,
+    reservation: Option<Reservation>,
+    running: Option<Running>,
+    closing: bool,
+}
+
+/// Replies on their way.
+type Sending = Pin<Box<dyn Future<Output = (std::io::Result<()>, Vec<u8>)>>>;
+
+/// The tree of the user who is logged in.
+#[derive(Clone, Debug)]
+struct Tree {
+    root: Rc<Root>,
+    access: proto::listing::Access,
+}
+
+/// Why the connection's task goes on.
+#[derive(Debug)]
+enum Wake {
+    /// Bytes came, or the client has gone (none).
+    Received(std::io::Result<usize>),
+    /// Replies are out.
+    Sent(std::io::Result<()>),
+    /// The transfer has its data connection.
+    Opened,
+    /// The transfer is over.
+    Ended(Result<Transferred, Failure>),
+    /// A deadline has passed, or the server moves towards its end.
+    Tick,
+}
+
+impl Connection {
+    fn new(core: Rc<Core>, socket: OwnedFd, peer: IpAddr, local: SocketAddr) -> Self {
+        let now = Instant::now();
+        Self {
+            session: Session::new(Rc::clone(&core.limits), Client { address: peer }),
+            decoder: LineDecoder::new(core.line_length),
+            core,
+            socket: Rc::new(socket),
+            peer,
+            local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+            receive: None,
+            input: Vec::with_capacity(RECEIVE_BYTES),
+            cursor: 0,
+            sending: None,
+            sending_since: now,
+            heard: now,
+            tree: None,
+            reservation: None,
+            running: None,
+            closing: false,
+        }
+    }
+
+    async fn run(&mut self) {
+        let core = Rc::clone(&self.core);
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline().into()));
+        let mut stopping = pin!(core.stop.changed());
+        // The phase may have changed between the accept and this task's first turn.
+        if core.stop.phase() != Phase::Serving {
+            self.tick();
+        }
+        loop {
+            self.feed().await;
+            self.begin_sending();
+            if self.closing && self.sending.is_none() {
+                return;
+            }
+            self.begin_receiving();
+            if timer.deadline().into_std() > self.deadline() {
+                timer.as_mut().reset(self.deadline().into());
+            }
+            let wake = poll_fn(|context| {
+                if let Poll::Ready(wake) = self.poll(context) {
+                    return Poll::Ready(wake);
+                }
+                if stopping.as_mut().poll(context).is_ready() {
+                    stopping.set(core.stop.changed());
+                    return Poll::Ready(Wake::Tick);
+                }
+                timer.as_mut().poll(context).map(|()| Wake::Tick)
+            })
+            .await;
+            if timer.is_elapsed() {
+                let next = self.deadline().max(Instant::now());
+                timer.as_mut().reset(next.into());
+            }
+            if !self.woken(wake) {
+                return;
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut std::task::Context<'_>) -> Poll<Wake> {
+        if let Some(sending) = &mut self.sending
+            && let Poll::Ready((sent, _)) = sending.as_mut().poll(context)
+        {
+            self.sending = None;
+            return Poll::Ready(Wake::Sent(sent));
+        }
+        if let Some(receive) = &mut self.receive
+            && let Poll::Ready((received, buffer)) = Pin::new(receive).poll(context)
+        {
+            self.receive = None;
+            self.input = buffer;
+            self.cursor = 0;
+            return Poll::Ready(Wake::Received(received));
+        }
+        match &mut self.running {
+            Some(running) => running.poll(context),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Takes in why the task goes on; false when there is nobody left to serve.
+    fn woken(&mut self, wake: Wake) -> bool {
+        match wake {
+            Wake::Received(Ok(1..)) => {
+                self.heard = Instant::now();
+                true
+            }
+            Wake::Received(_) => false,
+            Wake::Sent(sent) => sent.is_ok(),
+            Wake::Opened => {
+                if let Some(opened) = self.running.as_ref().and_then(Running::opened) {
+                    self.event(Event::TransferOpened(opened));
+                }
+                true
+            }
+            Wake::Ended(outcome) => {
+                if let Some(running) = self.running.take() {
+                    // A transfer that was over at its first poll has still its 150 to be told.
+                    if let Some(opened) = running.opened() {
+                        self.event(Event::TransferOpened(opened));
+                    }
+                    running.log(self.peer, self.session.user(), &outcome);
+                }
+                self.event(Event::TransferEnded(outcome));
+                // The time of a transfer is not silence.
+                self.heard = Instant::now();
+                true
+            }
+            Wake::Tick => self.tick(),
+        }
+    }
+
+    /// Looks whether a deadline has passed or the server is about to stop.
+    fn tick(&mut self) -> bool {
+        let now = Instant::now();
+        if self.sending.is_some() && now >= self.sending_since + self.core.reply_timeout {
+            return false;
+        }
+        match self.core.stop.phase() {
+            Phase::Ending => return false,
+            Phase::Draining if !self.session.is_transferring() => {
+                self.event(Event::ShuttingDown);
+            }
+            _ => {
+                if !self.session.is_transferring() && now >= self.heard + self.session.patience() {
+                    self.event(Event::IdleTimeout);
+                }
+            }
+        }
+        true
+    }
+
+    /// When [`Connection::tick`] has to look next.
+    fn deadline(&self) -> Instant {
+        if self.sending.is_some() {
+            return self.sending_since + self.core.reply_timeout;
+        }
+        let silence = match self.session.is_transferring() {
+            // The transfer has deadlines of its own.
+            true => LOOK_AGAIN,
+            false => self.session.patience(),
+        };
+        match self.session.is_transferring() {
+            true => Instant::now() + silence,
+            false => self.heard + silence,
+        }
+    }
+
+    /// Feeds the session what has been received, until it is used up or must wait.
+    async fn feed(&mut self) {
+        while !self.closing && self.session.output_len() < OUTPUT_BYTES_MAX {
+            if self.core.stop.phase() == Phase::Draining && !self.session.is_transferring() {
+                self.event(Event::ShuttingDown);
+                return;
+            }
+            let action = if let Some(line) = self.session.next_deferred() {
+                self.session.handle(Event::Line(&line))
+            } else if self.session.wants_lines() {
+                let mut rest = &self.input[self.cursor..];
+                let line = self.decoder.next_line(&mut rest);
+                let action = match line {
+                    None => None,
+                    Some(Ok(line)) => Some(self.session.handle(Event::Line(line))),
+                    Some(Err(_)) => Some(self.session.handle(Event::LineTooLong)),
+                };
+                self.cursor = self.input.len() - rest.len();
+                if let Some(answers) = self.decoder.take_telnet_answers() {
+                    self.session.output_raw(&answers);
+                }
+                match action {
+                    None => return,
+                    Some(action) => action,
+                }
+            } else {
+                return;
+            };
+            let mut next = action;
+            while let Some(action) = next {
+                next = self.act(action).await;
+            }
+        }
+    }
+
+    /// Performs an action; returns what its answer asks for in turn.
+    async fn act(&mut self, action: Action) -> Option<Action> {
+        match action {
+            Action::Close => {
+                self.closing = true;
+                None
+            }
+            Action::Abort => {
+                if let Some(running) = &self.running {
+                    running.abort();
+                }
+                None
+            }
+            // Boxed, so that an idle session does not hold room for all that it might do.
+            other => Box::pin(self.perform(other)).await,
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        // Events from outside are answered by replies, or by the end.
+        if let Some(Action::Close) = self.session.handle(event) {
+            self.closing = true;
+        }
+    }
+
+    fn begin_sending(&mut self) {
+        if self.sending.is_none() && self.session.output_len() > 0 {
+            let output = self.session.take_output();
+            self.sending_since = Instant::now();
+            let socket = Fd::clone(&self.socket);
+            self.sending = Some(Box::pin(async move { uring::send_all(&socket, output).await }));
+        }
+    }
+
+    fn begin_receiving(&mut self) {
+        let wanted = self.receive.is_none()
+            && self.cursor == self.input.len()
+            && self.session.wants_lines()
+            && !self.closing;
+        if wanted {
+            let mut buffer = std::mem::take(&mut self.input);
+            buffer.clear();
+            self.cursor = 0;
+            self.receive = Some(uring::receive(&self.socket, buffer));
+        }
+    }
+
+    /// Ends what is under way and closes the control connection.
+    async fn close(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.abort();
+            let outcome = loop {
+                if let Wake::Ended(outcome) = poll_fn(|context| running.poll(context)).await {
+                    break outcome;
+                }
+            };
+            running.log(self.peer, self.session.user(), &outcome);
+        }
+        hang_up(&self.socket);
+        if let Some(receive) = self.receive.take() {
+            let _ = receive.await;
+        }
+        if let Some(sending) = self.sending.take() {
+            let _ = sending.await;
+        }
+    }
+}
+
+/// Ends every wait on a socket, whatever becomes of what is still in its buffers.
+fn hang_up(socket: &Fd) {
+    // ENOTCONN: the client has done so before.
+    let _ = sys::socket::shutdown(&**socket, Shutdown::Both);
+}
+
+/// A control line is seldom longer; an idle session holds this much.
+const RECEIVE_BYTES: usize = 512;
+
+/// Replies that may collect before they are sent, give or take one reply: what a client that
+/// pipelines without reading can make a session hold.
+const OUTPUT_BYTES_MAX: usize = 16 * 1024;
+
+/// How often a session whose transfer runs looks whether something else is the matter.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(3600);

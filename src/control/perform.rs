@@ -1,0 +1,433 @@
+//! Actions of the session as calls into the rest of the server; their answers as events.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use super::running::{Label, Running, Shared};
+use super::{Connection, Core, Tree, hang_up};
+use crate::auth::{Identity, Outcome};
+use crate::data::pool::Reservation;
+use crate::proto::argument::TypeCode;
+use crate::proto::failure::Failure;
+use crate::proto::listing::{Access, Entry, FactSet, Kind, Role, write_facts};
+use crate::proto::path::VirtualPath;
+use crate::session::action::{
+    Credentials, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer,
+};
+use crate::session::event::{Answer, Opened, Transferred, Verdict};
+use crate::session::{Action, Event};
+use crate::storage::{Format, ListRequest, Root, UploadKind};
+use crate::sys;
+use crate::sys::file::{FileKind, FileStatus};
+use crate::transfer::{self, Order, Prepared};
+use crate::uring::{self, Fd};
+
+impl Connection {
+    /// Performs what takes time or reaches outside.
+    pub(super) async fn perform(&mut self, action: Action) -> Option<Action> {
+        match action {
+            Action::Verify(credentials) => {
+                let verdict = self.verify(credentials).await;
+                self.session.handle(Event::Verified(verdict))
+            }
+            Action::Ask(request) => {
+                let answer = self.answer(request).await;
+                self.session.handle(Event::Answered(answer))
+            }
+            Action::ListHere(listing) => {
+                let answer = self.list_here(listing).await;
+                self.session.handle(Event::Answered(answer.map(|()| Answer::Done)))
+            }
+            Action::OpenPassive => {
+                let address = self.reserve();
+                self.session.handle(Event::PassiveOpened(address))
+            }
+            Action::ClosePassive => {
+                self.reservation = None;
+                None
+            }
+            Action::Start(plan) => {
+                self.start(*plan);
+                None
+            }
+            Action::Reset => {
+                self.tree = None;
+                self.reservation = None;
+                None
+            }
+            // Connection::act has them.
+            Action::Abort | Action::Close => None,
+        }
+    }
+
+    async fn verify(&mut self, credentials: Credentials) -> Verdict {
+        let Credentials { user, password } = credentials;
+        let outcome = match self.core.authenticator.anonymous(&user) {
+            Some(identity) => Outcome::Accepted(identity),
+            None => {
+                let authenticator = std::sync::Arc::clone(&self.core.authenticator);
+                let verify = move || authenticator.verify(&user, &password);
+                match self.core.verifiers.run(verify).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => Outcome::Unavailable(error.to_string()),
+                }
+            }
+        };
+        match outcome {
+            Outcome::Accepted(identity) => self.enter(identity).await,
+            Outcome::Refused => {
+                tracing::warn!(peer = %self.peer, "login refused");
+                // So that passwords cannot be tried as fast as the network allows.
+                tokio::time::sleep(REFUSAL_DELAY).await;
+                Verdict::Refused
+            }
+            Outcome::Unavailable(error) => {
+                tracing::error!(peer = %self.peer, error, "logins cannot be verified");
+                Verdict::Unavailable
+            }
+        }
+    }
+
+    /// Opens the tree of a user who may log in.
+    async fn enter(&mut self, identity: Identity) -> Verdict {
+        let Identity { name, root, access } = identity;
+        match self.core.roots.open(&root, self.core.settings).await {
+            Ok(opened) => {
+                tracing::info!(peer = %self.peer, user = name, "login");
+                self.tree = Some(Tree {
+                    root: opened,
+                    access,
+                });
+                Verdict::Accepted(access)
+            }
+            Err(error) => {
+                let root = root.display();
+                tracing::error!(user = name, %root, %error, "the root of a user cannot be opened");
+                Verdict::Unavailable
+            }
+        }
+    }
+
+    /// The tree of the user. Without one nothing exists.
+    fn tree(&self) -> Result<Tree, Failure> {
+        self.tree.clone().ok_or(Failure::NotFound)
+    }
+
+    async fn answer(&self, request: Request) -> Result<Answer, Failure> {
+        let Tree { root, access } = self.tree()?;
+        let done = |()| Answer::Done;
+        match request {
+            Request::Enter(path) => root.enter(&path).await.map(done),
+            Request::Size(path, TypeCode::Ascii) => {
+                root.ascii_size(&self.core.depot.workers, &path).await.map(Answer::Bytes)
+            }
+            Request::Size(path, TypeCode::Image) => {
+                let status = root.status(&path).await?;
+                match status.kind {
+                    FileKind::File => Ok(Answer::Bytes(status.size)),
+                    _ => Err(Failure::NotAFile),
+                }
+            }
+            Request::Modified(path) => {
+                root.status(&path).await.map(|status| Answer::Modified(status.modified))
+            }
+            Request::Facts(path, facts) => {
+                let status = root.status(&path).await?;
+                Ok(Answer::Line(facts_line(&path, &status, facts, access)))
+            }
+            Request::Exists(path) => root.name_status(&path).await.map(|_| Answer::Done),
+            Request::MakeDirectory(path, umask) => root.make_directory(&path, umask).await.map(done),
+            Request::RemoveDirectory(path) => root.remove_directory(&path).await.map(done),
+            Request::RemoveFile(path) => root.remove_file(&path).await.map(done),
+            Request::Rename(from, to) => root.rename(&from, &to).await.map(done),
+            Request::SetAttributes(path, attributes) => {
+                let set = root.set_attributes(&path, attributes.mode, attributes.modified);
+                set.await.map(done)
+            }
+            Request::FreeBytes(path) => root.free_bytes(&path).await.map(Answer::Bytes),
+            Request::Progress => {
+                let running = self.running.as_ref().ok_or(Failure::LocalError)?;
+                Ok(Answer::Progress(running.progress()))
+            }
+        }
+    }
+
+    /// STAT with a name: the lines go over the control connection, a chunk at a time.
+    async fn list_here(&mut self, listing: Listing) -> Result<(), Failure> {
+        let Tree { root, access } = self.tree()?;
+        let request = list_request(listing, access);
+        let mut listing = root.list(&self.core.depot.workers, request).await?;
+        self.session.listing_begins();
+        let mut chunk = Vec::new();
+        while let Some(filled) = listing.next_chunk(chunk).await? {
+            self.session.output_raw(&filled);
+            self.flush().await?;
+            chunk = filled;
+        }
+        Ok(())
+    }
+
+    /// Waits until all output is sent.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        if let Some(sending) = self.sending.take() {
+            let sent = tokio::time::timeout(self.core.reply_timeout, sending).await;
+            self.sent(sent.map(|(sent, _)| sent))?;
+        }
+        let output = self.session.take_output();
+        let sending = uring::send_all(&self.socket, output);
+        let sent = tokio::time::timeout(self.core.reply_timeout, sending).await;
+        self.sent(sent.map(|(sent, _)| sent))
+    }
+
+    fn sent<E>(&mut self, sent: Result<std::io::Result<()>, E>) -> Result<(), Failure> {
+        if let Ok(Ok(())) = sent {
+            return Ok(());
+        }
+        // What the client has got of its replies is unknown: there is no way to go on.
+        self.closing = true;
+        hang_up(&self.socket);
+        Err(Failure::PeerReset)
+    }
+
+    fn reserve(&mut self) -> Result<SocketAddr, Failure> {
+        // The port given up first may be the only one left.
+        self.reservation = None;
+        let pool = self.core.pool.as_ref().ok_or(Failure::NoDataConnection)?;
+        let reservation = pool.reserve(self.peer, self.local.ip())?;
+        let address = SocketAddr::new(self.local.ip(), reservation.port());
+        self.reservation = Some(reservation);
+        Ok(address)
+    }
+
+    fn start(&mut self, plan: Plan) {
+        let core = Rc::clone(&self.core);
+        let tree = self.tree();
+        let label = label(&plan.transfer);
+        let shared = Shared::new(label);
+        let way = match plan.endpoint {
+            Some(Endpoint::Passive) => self.reservation.take().map(Way::Passive),
+            Some(Endpoint::Active(address)) => Some(Way::Active(self.local, address)),
+            None => None,
+        };
+        let transfer = plan.transfer;
+        let future = {
+            let shared = Rc::clone(&shared);
+            async move {
+                let tree = tree?;
+                match transfer {
+                    Transfer::Digest {
+                        path,
+                        algorithm,
+                        range,
+                    } => {
+                        let watch = &shared.watch;
+                        let digest =
+                            transfer::digest(&core.depot, &tree.root, &path, algorithm, range, watch);
+                        digest.await.map(|digest| Transferred::Digest {
+                            hex: digest.hex,
+                            start: digest.start,
+                            end: digest.end,
+                        })
+                    }
+                    other => {
+                        let way = way.ok_or(Failure::NoDataConnection)?;
+                        let order = order(other, tree.access)?;
+                        run(&core, &tree.root, order, way, &shared).await.map(Transferred::Bytes)
+                    }
+                }
+            }
+        };
+        self.running = Some(Running::new(shared, future));
+    }
+}
+
+/// How the data connection comes about.
+enum Way {
+    Passive(Reservation),
+    Active(SocketAddr, SocketAddr),
+}
+
+/// One transfer from beginning to end.
+async fn run(
+    core: &Core,
+    root: &Root,
+    order: Order,
+    way: Way,
+    shared: &Shared,
+) -> Result<u64, Failure> {
+    let unique = matches!(
+        order,
+        Order::Receive {
+            kind: UploadKind::Unique,
+            ..
+        }
+    );
+    let watch = &shared.watch;
+    let prepared = watch.unless_aborted(transfer::prepare(&core.depot, root, order)).await??;
+    let socket = match watch.unless_aborted(connect(core, way)).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(failure)) | Err(failure) => {
+            prepared.abandon().await;
+            return Err(failure);
+        }
+    };
+    watch.attach(&socket);
+    shared.set_opened(opened(&prepared, unique));
+    let outcome = prepared.run(&core.depot, &socket, watch).await;
+    match outcome {
+        Ok(_) => {}
+        // What the client has not read yet must not look like a whole file.
+        Err(_) => drop(sys::socket::reset_on_close(&*socket)),
+    }
+    outcome
+}
+
+/// Waits for the client, or connects to it.
+async fn connect(core: &Core, way: Way) -> Result<Fd, Failure> {
+    let socket = match way {
+        Way::Passive(reservation) => {
+            let connection = reservation.connection();
+            match tokio::time::timeout(core.accept_timeout, connection).await {
+                Ok(connection) => Fd::new(connection?),
+                Err(_) => return Err(Failure::NoDataConnection),
+            }
+        }
+        Way::Active(local, peer) => Fd::new(core.active.connect(local.ip(), peer).await?),
+    };
+    // Without it the last segment waits for the acknowledgement of the one before (Nagle), and that
+    // one for the client's delayed acknowledgement: 40 ms for each small file.
+    sys::socket::set_no_delay(&*socket).map_err(|_| Failure::PeerReset)?;
+    Ok(socket)
+}
+
+fn opened(prepared: &Prepared, unique: bool) -> Opened {
+    match prepared {
+        Prepared::Send { status, offset, .. } => Opened::File {
+            bytes: status.size.saturating_sub(*offset),
+        },
+        Prepared::Receive { upload, .. } if unique => Opened::UniqueUpload(upload.name().to_vec()),
+        Prepared::Receive { .. } => Opened::Upload,
+        Prepared::List(_) => Opened::Listing,
+    }
+}
+
+fn order(transfer: Transfer, access: Access) -> Result<Order, Failure> {
+    Ok(match transfer {
+        Transfer::Retrieve {
+            path,
+            type_code,
+            offset,
+        } => Order::Send {
+            path,
+            type_code,
+            offset,
+        },
+        Transfer::Store {
+            path,
+            type_code,
+            mode,
+            umask,
+        } => Order::Receive {
+            path,
+            type_code,
+            kind: match mode {
+                StoreMode::Replace => UploadKind::Replace,
+                StoreMode::From(offset) => UploadKind::ReplaceFrom(offset),
+                StoreMode::Append => UploadKind::Append,
+                StoreMode::Unique => UploadKind::Unique,
+            },
+            umask,
+        },
+        Transfer::List(listing) => Order::List(list_request(listing, access)),
+        Transfer::Digest { .. } => return Err(Failure::LocalError),
+    })
+}
+
+fn list_request(listing: Listing, access: Access) -> ListRequest {
+    ListRequest {
+        directory: listing.directory,
+        name: listing.name,
+        options: listing.options,
+        format: match listing.form {
+            ListForm::Long => Format::Long,
+            // ls(1): -l asks for the long form, and clients send NLST -l for it.
+            ListForm::Names if listing.options.long => Format::Long,
+            ListForm::Names => Format::Names,
+            ListForm::Facts => Format::Facts(listing.facts),
+        },
+        access,
+        now: now(),
+    }
+}
+
+fn label(transfer: &Transfer) -> Label {
+    let (verb, path) = match transfer {
+        Transfer::Retrieve { path, .. } => ("RETR", path),
+        Transfer::Store { path, mode, .. } => (
+            match mode {
+                StoreMode::Append => "APPE",
+                StoreMode::Unique => "STOU",
+                StoreMode::Replace | StoreMode::From(_) => "STOR",
+            },
+            path,
+        ),
+        Transfer::List(listing) => (
+            match listing.form {
+                ListForm::Long => "LIST",
+                ListForm::Names => "NLST",
+                ListForm::Facts => "MLSD",
+            },
+            &listing.directory,
+        ),
+        Transfer::Digest { path, .. } => ("HASH", path),
+    };
+    Label {
+        verb,
+        path: path.as_bytes().to_vec(),
+    }
+}
+
+/// The line of MLST: facts, a space, the full path (RFC 3659 §7.2).
+fn facts_line(path: &VirtualPath, status: &FileStatus, facts: FactSet, access: Access) -> Vec<u8> {
+    let entry = Entry {
+        name: path.as_bytes(),
+        kind: kind_of(status.kind),
+        mode: status.mode,
+        links: status.links,
+        uid: status.uid,
+        gid: status.gid,
+        size: status.size,
+        modified: status.modified,
+        created: status.created,
+        target: None,
+        unique: (status.device, status.inode),
+    };
+    let mut line = Vec::new();
+    write_facts(&mut line, &entry, facts, Role::Listed, access);
+    let end = line.trim_ascii_end().len();
+    line.truncate(end);
+    line
+}
+
+/// The same kinds under the protocol's names.
+fn kind_of(kind: FileKind) -> Kind {
+    match kind {
+        FileKind::File => Kind::File,
+        FileKind::Directory => Kind::Directory,
+        FileKind::Symlink => Kind::Symlink,
+        FileKind::Fifo => Kind::Fifo,
+        FileKind::Socket => Kind::Socket,
+        FileKind::BlockDevice => Kind::BlockDevice,
+        FileKind::CharacterDevice => Kind::CharacterDevice,
+    }
+}
+
+/// Seconds since 1970-01-01 00:00 UTC.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
+}
+
+/// How long a refused login waits for its reply.
+const REFUSAL_DELAY: std::time::Duration = std::time::Duration::from_secs(1);

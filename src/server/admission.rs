@@ -1,0 +1,137 @@
+//! Who may have a session: bounds over all cores, looked at once for each control connection.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Counts the sessions of the process and of each client network. Shared by all cores: a lock per
+/// login costs less than what an attacker gains from limits that hold on one core only.
+#[derive(Debug)]
+pub struct Admission {
+    sessions_max: usize,
+    per_client_max: Option<usize>,
+    sessions: AtomicUsize,
+    clients: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// Why a control connection is closed before its greeting.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// The server has as many sessions as it may have.
+    Full,
+    /// The client's network has as many as one may have.
+    ClientFull,
+}
+
+/// A session that has been let in; dropping it lets the next one in.
+#[derive(Debug)]
+pub struct Ticket {
+    admission: Arc<Admission>,
+    client: IpAddr,
+}
+
+impl Admission {
+    /// Lets in `sessions_max` sessions, and `per_client_max` from one IPv4 address or IPv6 /64.
+    pub fn new(sessions_max: usize, per_client_max: Option<usize>) -> Self {
+        Self {
+            sessions_max,
+            per_client_max,
+            sessions: AtomicUsize::new(0),
+            clients: Mutex::default(),
+        }
+    }
+
+    /// Lets a client in.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refusal`].
+    pub fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Refusal> {
+        let client = network(client);
+        let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < self.sessions_max).then_some(count + 1)
+        });
+        if admitted.is_err() {
+            return Err(Refusal::Full);
+        }
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(client).or_default();
+        if self.per_client_max.is_some_and(|max| *count >= max) {
+            self.sessions.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::ClientFull);
+        }
+        *count += 1;
+        drop(clients);
+        Ok(Ticket {
+            admission: Arc::clone(self),
+            client,
+        })
+    }
+
+    /// Sessions at the moment.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+}
+
+impl Refusal {
+    /// The reply that the client gets before its connection is closed (RFC 959 §5.4: 421).
+    pub fn reply(self) -> &'static [u8] {
+        match self {
+            Self::Full => b"421 Too many sessions, try again later.\r\n",
+            Self::ClientFull => b"421 Too many sessions from your address.\r\n",
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let admission = &self.admission;
+        admission.sessions.fetch_sub(1, Ordering::Relaxed);
+        let mut clients = admission.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// What counts as one client. RFC 4291 §2.5.1: an IPv6 host may take any address of its /64.
+fn network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_bounded_in_all_and_per_client() {
+        let admission = Arc::new(Admission::new(3, Some(2)));
+        let one = IpAddr::from([127, 0, 0, 1]);
+        let two = IpAddr::from([127, 0, 0, 2]);
+        let first = admission.enter(one).expect("the first");
+        let _second = admission.enter(one).expect("the second");
+        assert_eq!(admission.enter(one).expect_err("one too many"), Refusal::ClientFull);
+        let _third = admission.enter(two).expect("another client");
+        assert_eq!(admission.enter(two).expect_err("full"), Refusal::Full);
+        drop(first);
+        assert_eq!(admission.sessions(), 2);
+        let _again = admission.enter(one).expect("room again");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client() {
+        let admission = Arc::new(Admission::new(9, Some(1)));
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let _first = admission.enter(address("2001:db8::1")).expect("the first");
+        assert!(admission.enter(address("2001:db8::ffff:2")).is_err());
+        assert!(admission.enter(address("2001:db8:0:1::1")).is_ok());
+    }
+}

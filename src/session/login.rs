@@ -1,0 +1,137 @@
+//! Who works here: USER, PASS, ACCT, REIN (RFC 959 §4.1.1).
+
+use std::mem;
+
+use super::action::Credentials;
+use super::event::Verdict;
+use super::{Action, Login, Question, Session};
+use crate::proto::argument::TypeCode;
+use crate::proto::command::{Command, Verb};
+use crate::proto::path::VirtualPath;
+use crate::proto::reply::Code;
+
+/// Verbs that need no login. FEAT, OPTS, HOST, CLNT and CSID come first in clients' scripts
+/// (RFC 2389 §3.1, RFC 7151 §3.2).
+pub(super) fn allowed_before_login(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::User
+            | Verb::Pass
+            | Verb::Acct
+            | Verb::Rein
+            | Verb::Quit
+            | Verb::Abor
+            | Verb::Noop
+            | Verb::Help
+            | Verb::Syst
+            | Verb::Feat
+            | Verb::Opts
+            | Verb::Lang
+            | Verb::Clnt
+            | Verb::Csid
+            | Verb::Host
+    )
+}
+
+impl Session {
+    pub(super) fn login_command(&mut self, command: Command<'_>) -> Option<Action> {
+        match command {
+            Command::User(name) => {
+                if let Login::In { user, .. } = &self.login {
+                    // RFC 959 §4.1.1 leaves a change of user in mid-session to the server.
+                    if user == name {
+                        self.say(Code::LOGGED_IN, "Already logged in.");
+                    } else {
+                        self.say(
+                            Code::NOT_LOGGED_IN,
+                            "Already logged in: send REIN to change the user.",
+                        );
+                    }
+                    return None;
+                }
+                self.login = Login::Named(name.to_vec());
+                self.say(Code::NEED_PASSWORD, "Please specify the password.");
+                None
+            }
+            Command::Pass(password) => self.password(password.expose()),
+            Command::Acct(_) => {
+                // RFC 959 §5.4: 202 where an account adds nothing, 503 before it is asked for.
+                match self.login {
+                    Login::In { .. } => self.say(Code::SUPERFLUOUS, "No account is needed."),
+                    _ => self.say(Code::BAD_SEQUENCE, "Log in with USER and PASS first."),
+                }
+                None
+            }
+            _ => {
+                self.reinitialize();
+                Some(Action::Reset)
+            }
+        }
+    }
+
+    fn password(&mut self, password: &[u8]) -> Option<Action> {
+        match mem::replace(&mut self.login, Login::Start) {
+            Login::Named(user) => {
+                self.login = Login::Verifying(user.clone());
+                Some(Action::Verify(Credentials {
+                    user,
+                    password: password.to_vec(),
+                }))
+            }
+            Login::In { user, access } => {
+                self.login = Login::In { user, access };
+                self.say(Code::SUPERFLUOUS, "Already logged in.");
+                None
+            }
+            Login::Start | Login::Verifying(_) => {
+                self.say(Code::BAD_SEQUENCE, "Log in with USER first.");
+                None
+            }
+        }
+    }
+
+    pub(super) fn verified(&mut self, verdict: Verdict) -> Option<Action> {
+        let Login::Verifying(user) = mem::replace(&mut self.login, Login::Start) else {
+            return None;
+        };
+        match verdict {
+            Verdict::Accepted(access) => {
+                self.login = Login::In { user, access };
+                self.attempts = 0;
+                self.say(Code::LOGGED_IN, "Login successful.");
+                None
+            }
+            Verdict::Refused => {
+                self.attempts += 1;
+                if self.attempts >= self.limits.login_attempts {
+                    self.say(Code::CLOSING, "Too many wrong logins.");
+                    return Some(Action::Close);
+                }
+                self.say(Code::NOT_LOGGED_IN, "Login incorrect.");
+                None
+            }
+            Verdict::Unavailable => {
+                self.say(
+                    Code::CLOSING,
+                    "Logins cannot be served now, try again later.",
+                );
+                Some(Action::Close)
+            }
+        }
+    }
+
+    /// RFC 959 §4.1.1, REIN: the state found immediately after the control connection is opened.
+    fn reinitialize(&mut self) {
+        self.login = Login::Start;
+        self.directory = VirtualPath::root();
+        self.type_code = TypeCode::Ascii;
+        self.restart = 0;
+        self.rename_from = None;
+        self.endpoint = None;
+        self.epsv_all = false;
+        self.umask = None;
+        self.idle_timeout = self.limits.idle_timeout;
+        self.question = Question::None;
+        self.say(Code::READY, "Ready for a new user.");
+    }
+}

@@ -1,0 +1,411 @@
+//! The server-PI of one control connection (RFC 959 §2.3): a state machine without I/O and without
+//! a clock.
+//!
+//! [`Session::handle`] takes one [`Event`] and returns at most one [`Action`]; replies collect in
+//! [`Session::take_output`]. Whoever drives a session performs the action, feeds its answer back as
+//! the next event, and sends the output. Until the answer is there, no other line may be fed; a
+//! transfer alone goes on while lines are fed.
+//!
+//! ```text
+//!            USER               PASS ─ Verify ─▶ Verified(Accepted)
+//!   Start ─────────▶ Named ──────────────────────────────────────────▶ In ──┐ REIN
+//!     ▲                │  ▲                  └─▶ Refused ─▶ Start            │
+//!     └────────────────┴──┴─────────────────────────────────────────────────┘
+//!
+//!            Start(plan)           TransferOpened            TransferEnded
+//!   Idle ───────────────▶ Opening ───────────────▶ Running ─────────────────▶ Idle
+//!                            │  ABOR                  │  ABOR
+//!                            └────────▶ Aborting ◀────┘    TransferEnded: 426, then 226 for ABOR
+//! ```
+//!
+//! Lines that arrive during a transfer wait for its end, in order (QUIT too: RFC 959 §4.1.1 lets the
+//! transfer finish first). STAT without a name is answered at once, and ABOR ends the transfer at
+//! once; its own reply keeps its place in the order.
+
+pub mod action;
+pub mod event;
+mod login;
+mod reply;
+mod settings;
+mod transfer;
+mod tree;
+
+use std::mem;
+use std::time::Duration;
+
+pub use action::Action;
+pub use event::Event;
+
+use crate::proto::argument::{HashAlgorithm, TypeCode};
+use crate::proto::command::{self, Command, Verb};
+use crate::proto::listing::{Access, FactSet};
+use crate::proto::path::VirtualPath;
+use crate::proto::reply::{Code, Reply};
+
+use action::{Endpoint, Request, Umask};
+
+/// What an operator may set about a session.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Wrong passwords after which the control connection is closed.
+    pub login_attempts: u32,
+    /// How long a logged-in session may be silent.
+    pub idle_timeout: Duration,
+    /// How long a login may take.
+    pub login_timeout: Duration,
+    /// Whether PASV and EPSV are served.
+    pub passive: bool,
+    /// Whether PORT and EPRT are served.
+    pub active: bool,
+    /// The text of the 220 greeting.
+    pub greeting: String,
+}
+
+/// The state of one session.
+#[derive(Debug)]
+pub struct Session {
+    limits: std::rc::Rc<Limits>,
+    client: Client,
+    login: Login,
+    attempts: u32,
+    directory: VirtualPath,
+    type_code: TypeCode,
+    restart: u64,
+    rename_from: Option<VirtualPath>,
+    endpoint: Option<Endpoint>,
+    epsv_all: bool,
+    umask: Umask,
+    idle_timeout: Duration,
+    facts: FactSet,
+    hash: HashAlgorithm,
+    activity: Activity,
+    question: Question,
+    deferred: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// Who is at the other end of the control connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Its address; an IPv4 client of an IPv6 listener by its IPv4 address.
+    pub address: std::net::IpAddr,
+}
+
+#[derive(Debug)]
+enum Login {
+    /// USER is expected.
+    Start,
+    /// PASS is expected.
+    Named(Vec<u8>),
+    /// The authenticator has been asked.
+    Verifying(Vec<u8>),
+    /// The user may work.
+    In { user: Vec<u8>, access: Access },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Activity {
+    Idle,
+    Opening(Verb),
+    Running(Verb),
+    Aborting,
+}
+
+/// What the answer to the action under way is for.
+#[derive(Debug)]
+enum Question {
+    None,
+    Enter(VirtualPath),
+    Size,
+    Modified,
+    Facts,
+    RenameFrom(VirtualPath),
+    MakeDirectory(VirtualPath),
+    /// Anything whose success is told by this reply.
+    Simple(Code, &'static str),
+    /// MFMT and MFF answer with what they did.
+    Changed(Vec<u8>),
+    FreeBytes,
+    Progress,
+    ListHere,
+    /// EPSV names the port alone; PASV names address and port.
+    Passive { extended: bool },
+    /// HASH and the X digests differ in their replies.
+    Digest { verb: Verb, algorithm: HashAlgorithm, name: Vec<u8> },
+}
+
+impl Session {
+    /// A session that has just been accepted; its greeting is the first output.
+    pub fn new(limits: std::rc::Rc<Limits>, client: Client) -> Self {
+        let mut session = Self {
+            idle_timeout: limits.idle_timeout,
+            client,
+            login: Login::Start,
+            attempts: 0,
+            directory: VirtualPath::root(),
+            // RFC 959 §3.1.1.1: ASCII Non-print is the default type.
+            type_code: TypeCode::Ascii,
+            restart: 0,
+            rename_from: None,
+            endpoint: None,
+            epsv_all: false,
+            umask: None,
+            facts: FactSet::default(),
+            hash: HashAlgorithm::Sha256,
+            activity: Activity::Idle,
+            question: Question::None,
+            deferred: Vec::new(),
+            output: Vec::new(),
+            limits,
+        };
+        let greeting = Reply::text(Code::READY, session.limits.greeting.as_bytes());
+        session.reply(greeting);
+        session
+    }
+
+    /// Takes in what happened; returns what must be done next.
+    pub fn handle(&mut self, event: Event<'_>) -> Option<Action> {
+        match event {
+            Event::Line(line) => self.line(line),
+            Event::LineTooLong => {
+                self.say(Code::SYNTAX_ERROR, "Command line too long.");
+                None
+            }
+            Event::Verified(verdict) => self.verified(verdict),
+            Event::Answered(answer) => {
+                match mem::replace(&mut self.question, Question::None) {
+                    question @ (Question::ListHere | Question::Progress) => {
+                        self.status_answered(question, answer);
+                    }
+                    question => self.tree_answered(question, answer),
+                }
+                None
+            }
+            Event::PassiveOpened(address) => {
+                self.passive_opened(address);
+                None
+            }
+            Event::TransferOpened(opened) => {
+                self.transfer_opened(&opened);
+                None
+            }
+            Event::TransferEnded(outcome) => {
+                self.transfer_ended(outcome);
+                None
+            }
+            Event::IdleTimeout => {
+                self.say(Code::CLOSING, "Timeout: closing the control connection.");
+                Some(Action::Close)
+            }
+            Event::ShuttingDown => {
+                self.say(Code::CLOSING, "The server is shutting down.");
+                Some(Action::Close)
+            }
+        }
+    }
+
+    /// Takes the encoded replies that are to be sent now.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        mem::take(&mut self.output)
+    }
+
+    /// Bytes of replies that wait to be sent.
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Puts bytes that are no reply (Telnet answers, lines of a listing) into the output.
+    pub fn output_raw(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+    }
+
+    /// The next line that had to wait for the end of a transfer; feed it as [`Event::Line`].
+    pub fn next_deferred(&mut self) -> Option<Vec<u8>> {
+        if self.activity != Activity::Idle || self.deferred.is_empty() {
+            return None;
+        }
+        let end = self.deferred.iter().position(|&byte| byte == b'\n')?;
+        let rest = self.deferred.split_off(end + 1);
+        let mut line = mem::replace(&mut self.deferred, rest);
+        line.pop();
+        Some(line)
+    }
+
+    /// Whether another line may be fed: false while too many of them wait for a transfer's end.
+    pub fn wants_lines(&self) -> bool {
+        self.deferred.len() < DEFERRED_BYTES_MAX
+    }
+
+    /// Whether a transfer is under way.
+    pub fn is_transferring(&self) -> bool {
+        self.activity != Activity::Idle
+    }
+
+    /// The name of the user who is logged in.
+    pub fn user(&self) -> Option<&[u8]> {
+        match &self.login {
+            Login::In { user, .. } => Some(user),
+            _ => None,
+        }
+    }
+
+    /// How long the client may be silent as things stand.
+    pub fn patience(&self) -> Duration {
+        match self.login {
+            Login::In { .. } => self.idle_timeout,
+            _ => self.limits.login_timeout,
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> Option<Action> {
+        if self.activity != Activity::Idle {
+            return self.line_during_transfer(line);
+        }
+        let command = match command::parse(line) {
+            Ok(command) => command,
+            Err(error) => {
+                self.rename_from = None;
+                self.reply(error.into());
+                return None;
+            }
+        };
+        // RFC 959 §4.1.3: RNFR must be immediately followed by RNTO.
+        let rename_from = self.rename_from.take();
+        if let (Command::Rnto(name), Login::In { .. }) = (&command, &self.login) {
+            return self.rename_to(rename_from, name);
+        }
+        self.command(command)
+    }
+
+    /// RFC 959 §4.1.3: STAT and ABOR are the commands that mean something during a transfer.
+    fn line_during_transfer(&mut self, line: &[u8]) -> Option<Action> {
+        match command::parse(line) {
+            Ok(Command::Stat(None)) => {
+                self.question = match mem::replace(&mut self.question, Question::Progress) {
+                    digest @ Question::Digest { .. } => {
+                        // A digest shows no progress, and its name is needed at its end.
+                        self.say(Code::SYSTEM_STATUS, "Computing a digest.");
+                        digest
+                    }
+                    _ => return Some(Action::Ask(Request::Progress)),
+                };
+                None
+            }
+            Ok(Command::Abor) => {
+                self.defer(line);
+                let running = self.activity != Activity::Aborting;
+                self.activity = Activity::Aborting;
+                running.then_some(Action::Abort)
+            }
+            _ => {
+                self.defer(line);
+                None
+            }
+        }
+    }
+
+    fn defer(&mut self, line: &[u8]) {
+        self.deferred.extend_from_slice(line);
+        self.deferred.push(b'\n');
+    }
+
+    fn command(&mut self, command: Command<'_>) -> Option<Action> {
+        let verb = command.verb();
+        if !matches!(self.login, Login::In { .. }) && !login::allowed_before_login(verb) {
+            self.say(Code::NOT_LOGGED_IN, "Please log in with USER and PASS.");
+            return None;
+        }
+        match command {
+            Command::User(_) | Command::Pass(_) | Command::Acct(_) | Command::Rein => {
+                self.login_command(command)
+            }
+            Command::Quit => {
+                self.say(Code::GOODBYE, "Goodbye.");
+                Some(Action::Close)
+            }
+            Command::Port(_)
+            | Command::Pasv
+            | Command::Eprt(_)
+            | Command::Epsv(_)
+            | Command::Retr(_)
+            | Command::Stor(_)
+            | Command::Stou(_)
+            | Command::Appe(_)
+            | Command::Rest(_)
+            | Command::Abor
+            | Command::List(_)
+            | Command::Nlst(_)
+            | Command::Mlsd(_)
+            | Command::Stat(_)
+            | Command::Hash(_)
+            | Command::Checksum(_) => self.transfer_command(command),
+            Command::Cwd(_)
+            | Command::Cdup
+            | Command::Rnfr(_)
+            | Command::Rnto(_)
+            | Command::Dele(_)
+            | Command::Rmd(_)
+            | Command::Mkd(_)
+            | Command::Pwd
+            | Command::Size(_)
+            | Command::Mdtm(_)
+            | Command::Mlst(_)
+            | Command::Mfmt(..)
+            | Command::Mff(..)
+            | Command::Mfct(..)
+            | Command::Avbl(_)
+            | Command::Site(_) => self.tree_command(command),
+            other => {
+                self.setting(other);
+                None
+            }
+        }
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        reply.encode(&mut self.output);
+    }
+
+    fn say(&mut self, code: Code, text: &'static str) {
+        self.reply(Reply::new(code, text));
+    }
+
+    /// The path that a name means in the current directory; replies and returns `None` if it means
+    /// none.
+    fn path(&mut self, name: &[u8]) -> Option<VirtualPath> {
+        match self.directory.join(name) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.reply(reply::bad_path(&error));
+                None
+            }
+        }
+    }
+
+    /// Whether the user may change things; replies if not.
+    fn may_write(&mut self) -> bool {
+        let writable = matches!(
+            self.login,
+            Login::In {
+                access: Access::ReadWrite,
+                ..
+            }
+        );
+        if !writable {
+            self.say(Code::UNAVAILABLE, "Permission denied: read-only access.");
+        }
+        writable
+    }
+
+    fn ask(&mut self, question: Question, request: Request) -> Option<Action> {
+        self.question = question;
+        Some(Action::Ask(request))
+    }
+}
+
+/// Lines that wait for the end of a transfer: some hundred NOOPs of a client that keeps its control
+/// connection alive. Beyond it the client's further lines stay in the kernel's socket buffer.
+const DEFERRED_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod transcripts;

@@ -1,0 +1,85 @@
+//! How a failure becomes a reply: the single place where that is decided.
+
+use super::action::Transfer;
+use crate::proto::failure::Failure;
+use crate::proto::path::PathError;
+use crate::proto::reply::{Code, Reply};
+
+/// The reply to a command that failed in the user's tree, or to a transfer that failed.
+///
+/// Codes: RFC 959 §4.2 and §5.4; 554 for an offset beyond the end: RFC 3659 §5.4.
+pub(super) fn failed(failure: Failure) -> Reply {
+    let (code, text) = match failure {
+        Failure::NotFound => (Code::UNAVAILABLE, "No such file or directory."),
+        Failure::Denied => (Code::UNAVAILABLE, "Permission denied."),
+        Failure::NotADirectory => (Code::UNAVAILABLE, "Not a directory."),
+        Failure::IsADirectory => (Code::UNAVAILABLE, "Is a directory."),
+        Failure::NotAFile => (Code::UNAVAILABLE, "Not a plain file."),
+        Failure::Exists => (Code::UNAVAILABLE, "File exists."),
+        Failure::NotEmpty => (Code::UNAVAILABLE, "Directory not empty."),
+        Failure::Busy => (Code::FILE_BUSY, "File busy, try again later."),
+        Failure::NameInvalid => (Code::NAME_NOT_ALLOWED, "File name not allowed."),
+        Failure::TooManyLinks => (Code::UNAVAILABLE, "Too many levels of symbolic links."),
+        Failure::CrossDevice => (Code::UNAVAILABLE, "Not possible across file systems."),
+        Failure::ReadOnlyTree => (Code::UNAVAILABLE, "Read-only file system."),
+        Failure::StorageFull => (Code::STORAGE_FULL, "No space left on device."),
+        Failure::QuotaReached => (Code::STORAGE_FULL, "Disk quota exceeded."),
+        Failure::FileTooLarge => (Code::STORAGE_EXCEEDED, "File too large."),
+        Failure::OutOfDescriptors => (Code::LOCAL_ERROR, "Out of file descriptors, try later."),
+        Failure::Overloaded => (Code::FILE_BUSY, "Server busy, try again later."),
+        Failure::Unsupported => (Code::UNAVAILABLE, "Not supported for this file."),
+        Failure::LocalError => (Code::LOCAL_ERROR, "Local error in processing."),
+        Failure::NoDataConnection => (Code::NO_DATA_CONNECTION, "Can't open data connection."),
+        Failure::DataConnectionRefused => (
+            Code::NO_DATA_CONNECTION,
+            "Can't open data connection: the client refused it.",
+        ),
+        Failure::PeerReset => (Code::TRANSFER_ABORTED, "Data connection closed by the client."),
+        Failure::PeerStalled => (
+            Code::TRANSFER_ABORTED,
+            "Data connection timed out: transfer aborted.",
+        ),
+        Failure::Aborted => (Code::TRANSFER_ABORTED, "Transfer aborted."),
+        Failure::OffsetBeyondEnd => (
+            Code::INVALID_REST,
+            "Restart point beyond the end of the file.",
+        ),
+    };
+    Reply::new(code, text)
+}
+
+/// The reply to a transfer that failed. RFC 959 §5.4 knows 553, not 550, for a name that cannot be
+/// stored under.
+pub(super) fn transfer_failed(failure: Failure, storing: bool) -> Reply {
+    match failure {
+        Failure::NotFound
+        | Failure::Denied
+        | Failure::NotADirectory
+        | Failure::IsADirectory
+        | Failure::NotAFile
+        | Failure::Exists
+            if storing =>
+        {
+            let reply = failed(failure);
+            reply.with_code(Code::NAME_NOT_ALLOWED)
+        }
+        _ => failed(failure),
+    }
+}
+
+/// Whether a transfer writes.
+pub(super) fn is_store(transfer: &Transfer) -> bool {
+    matches!(transfer, Transfer::Store { .. })
+}
+
+/// The reply to a name that can be no path.
+pub(super) fn bad_path(error: &PathError) -> Reply {
+    match error {
+        PathError::ControlByte | PathError::Empty => {
+            Reply::new(Code::BAD_ARGUMENT, "Not a valid file name.")
+        }
+        PathError::NameTooLong | PathError::PathTooLong => {
+            Reply::new(Code::NAME_NOT_ALLOWED, "File name too long.")
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The root of a user's tree, and what only looks at it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::proto::failure::Failure;
+use crate::proto::path::VirtualPath;
+use crate::proto::printable;
+use crate::sys::file::{self, FileKind, FileStatus};
+use crate::sys::flag::{
+    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+};
+use crate::sys::tree;
+use crate::uring::{self, Fd};
+
+/// The root of a user's tree. Clones are cheap and share it; it stays on its core.
+#[derive(Clone, Debug)]
+pub struct Root {
+    pub(super) directory: Fd,
+    pub(super) settings: Settings,
+}
+
+/// How files come into being.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Permission bits that new files and directories do not get. The umask of the process takes
+    /// its share as well: a server that leaves the matter to this one sets its own to 0.
+    pub umask: u32,
+    /// When an upload becomes visible.
+    pub uploads: UploadPolicy,
+    /// What becomes of an upload that broke off.
+    pub failed_upload: FailedUpload,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            umask: 0o022,
+            uploads: UploadPolicy::Whole,
+            failed_upload: FailedUpload::Discard,
+        }
+    }
+}
+
+/// When an upload becomes visible under its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UploadPolicy {
+    /// When it is whole; until then the name shows what it showed before.
+    Whole,
+    /// From its first byte on.
+    InPlace,
+}
+
+/// What becomes of an upload that broke off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FailedUpload {
+    /// Nothing of it remains, unless it was written in place.
+    Discard,
+    /// What arrived remains under its name, so that the client may go on with REST. A file that
+    /// was to be replaced is kept instead: going on with that one would mix the two.
+    Keep,
+}
+
+impl Root {
+    /// Opens the directory `path` of this host as the root of a tree.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `EACCES` and whatever else open(2) says.
+    pub async fn open(path: &Path, settings: Settings) -> io::Result<Self> {
+        // The two places where a path can begin are always in memory: these opens wait for
+        // nothing, the walk from there may.
+        let (start, rest) = match path.strip_prefix("/") {
+            Ok(rest) => ("/", rest),
+            Err(_) => (".", path),
+        };
+        let start = Rc::new(tree::open_start(start)?);
+        let rest = if rest.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            rest
+        };
+        let flags = O_PATH | O_DIRECTORY;
+        let resolve = RESOLVE_NO_MAGICLINKS;
+        let directory = uring::open(&start, rest.as_os_str().as_bytes(), flags, 0, resolve).await?;
+        Ok(Self {
+            directory: Rc::new(directory),
+            settings,
+        })
+    }
+
+    /// How files come into being in this tree.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// What `path` leads to. Links are followed, inside the tree.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] when there is nothing, also behind a link that leads nowhere.
+    pub async fn status(&self, path: &VirtualPath) -> Result<FileStatus, Failure> {
+        let file = self.resolve("status", path, O_PATH).await?;
+        file::status(&file).map_err(|error| failure("status", path, &error))
+    }
+
+    /// What the name itself is: a link in the last component is not followed.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] when the name does not exist.
+    pub async fn name_status(&self, path: &VirtualPath) -> Result<FileStatus, Failure> {
+        let file = self.resolve("status", path, O_PATH | O_NOFOLLOW).await?;
+        file::status(&file).map_err(|error| failure("status", path, &error))
+    }
+
+    /// Whether `path` is a directory that may be entered.
+    ///
+    /// # Errors
+    /// [`Failure::NotADirectory`], [`Failure::NotFound`], [`Failure::Denied`].
+    pub async fn enter(&self, path: &VirtualPath) -> Result<(), Failure> {
+        // The right to search a directory is asked for only when a name is looked up in it, and
+        // "." is one (path_resolution(7)).
+        let mut inside = path.relative().to_vec();
+        inside.extend_from_slice(b"/.");
+        let entered = uring::open(&self.directory, &inside, O_PATH | O_DIRECTORY, 0, INSIDE).await;
+        entered
+            .map(drop)
+            .map_err(|error| failure("enter", path, &error))
+    }
+
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// [`Failure::IsADirectory`] and [`Failure::NotAFile`] for everything else that can be found.
+    pub async fn open_for_reading(&self, path: &VirtualPath) -> Result<(Fd, FileStatus), Failure> {
+        let (file, status) = self.open_regular(path).await?;
+        Ok((Rc::new(file), status))
+    }
+
+    /// Bytes that may still be stored where `path` is.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] and what the file system says.
+    pub async fn free_bytes(&self, path: &VirtualPath) -> Result<u64, Failure> {
+        let file = self.resolve("free bytes", path, O_PATH).await?;
+        file::free_bytes(&file).map_err(|error| failure("free bytes", path, &error))
+    }
+
+    pub(super) async fn open_regular(
+        &self,
+        path: &VirtualPath,
+    ) -> Result<(OwnedFd, FileStatus), Failure> {
+        // O_NONBLOCK: opening a FIFO would wait for its other end (open(2)); O_NOCTTY: a terminal
+        // would become ours.
+        let flags = O_RDONLY | O_NONBLOCK | O_NOCTTY;
+        let file = self.resolve("open", path, flags).await?;
+        let status = regular(&file).map_err(|error| error.into_failure("open", path))?;
+        Ok((file, status))
+    }
+
+    /// Opens `path`, following links inside the tree.
+    pub(super) async fn resolve(
+        &self,
+        operation: &'static str,
+        path: &VirtualPath,
+        flags: i32,
+    ) -> Result<OwnedFd, Failure> {
+        uring::open(&self.directory, path.relative(), flags, 0, INSIDE)
+            .await
+            .map_err(|error| failure(operation, path, &error))
+    }
+
+    /// Opens the directory that holds the last component of `path`, and says which that is.
+    pub(super) async fn parent<'a>(
+        &self,
+        operation: &'static str,
+        path: &'a VirtualPath,
+    ) -> Result<(Fd, &'a [u8]), Failure> {
+        // The root has no name in its own tree: it can be neither made, removed nor renamed.
+        let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
+            return Err(Failure::Denied);
+        };
+        if parent.is_root() {
+            return Ok((Rc::clone(&self.directory), name));
+        }
+        let parent = uring::open(
+            &self.directory,
+            parent.relative(),
+            O_PATH | O_DIRECTORY,
+            0,
+            INSIDE,
+        )
+        .await
+        .map_err(|error| failure(operation, path, &error))?;
+        Ok((Rc::new(parent), name))
+    }
+}
+
+/// Why a file that was opened will not do.
+#[derive(Debug)]
+pub(super) enum Unsuitable {
+    /// It is something else than a regular file.
+    Kind(FileKind),
+    /// It cannot be asked.
+    Unknown(io::Error),
+}
+
+impl Unsuitable {
+    pub(super) fn into_failure(self, operation: &'static str, path: &VirtualPath) -> Failure {
+        match self {
+            Self::Kind(FileKind::Directory) => Failure::IsADirectory,
+            Self::Kind(_) => Failure::NotAFile,
+            Self::Unknown(error) => failure(operation, path, &error),
+        }
+    }
+}
+
+/// The status of a file just opened with `O_NONBLOCK`, if it is a regular one; the flag is gone then.
+///
+/// Why it must go: on a file system without `FMODE_NOWAIT`, io_uring answers `EAGAIN` to a read of
+/// a file that has it, instead of waiting in a worker (io_uring/rw.c, `io_rw_init_file`).
+pub(super) fn regular(file: &OwnedFd) -> Result<FileStatus, Unsuitable> {
+    let status = file::status(file).map_err(Unsuitable::Unknown)?;
+    if status.kind != FileKind::File {
+        return Err(Unsuitable::Kind(status.kind));
+    }
+    tree::set_blocking(file).map_err(Unsuitable::Unknown)?;
+    Ok(status)
+}
+
+/// What the protocol is told of an error; what the system said goes to the log.
+pub(super) fn failure(operation: &'static str, path: &VirtualPath, error: &io::Error) -> Failure {
+    tracing::debug!(operation, path = printable(path.as_bytes()), %error, "file operation failed");
+    error
+        .raw_os_error()
+        .map_or(Failure::LocalError, Failure::from_errno)
+}
+
+/// Opens a path inside the tree on this thread, a worker's: it may wait for a disk.
+pub(super) fn open_now(root: &OwnedFd, path: &[u8], flags: i32) -> io::Result<OwnedFd> {
+    let mut attempts = 1;
+    loop {
+        match file::open(root, path, flags, 0, INSIDE) {
+            // openat2(2): a rename raced with "..", which only a link can have brought here.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempts < ATTEMPTS_MAX => {
+                attempts += 1;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// How every path of a tree is resolved (openat2(2), Linux 5.6).
+pub(super) const INSIDE: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+
+/// Attempts at a path while renames race with its resolution.
+const ATTEMPTS_MAX: u32 = 32;

@@ -1,0 +1,464 @@
+//! Uploads: what they leave, when it is seen, and who may write at the same time.
+
+use std::process::Command;
+
+use super::*;
+use crate::storage::{FailedUpload, UploadKind, UploadPolicy};
+use crate::sys::file;
+
+const KEEP: Settings = Settings {
+    umask: 0o022,
+    uploads: UploadPolicy::Whole,
+    failed_upload: FailedUpload::Keep,
+};
+const IN_PLACE: Settings = Settings {
+    umask: 0o022,
+    uploads: UploadPolicy::InPlace,
+    failed_upload: FailedUpload::Discard,
+};
+
+async fn begin(tree: &Fixture, path: &str, kind: UploadKind) -> Result<Upload, Failure> {
+    tree.root.upload(&at(path), kind, None).await
+}
+
+async fn store(tree: &Fixture, path: &str, content: &str) -> Result<(), Failure> {
+    let upload = begin(tree, path, UploadKind::Replace).await?;
+    send(&upload, content).await;
+    upload.finish().await
+}
+
+#[test]
+fn a_new_file_is_seen_when_it_is_whole() {
+    run(|tree| async move {
+        let upload = tree
+            .root
+            .upload(&at("file"), UploadKind::Replace, Some(0o027))
+            .await
+            .unwrap();
+        assert_eq!((upload.position(), upload.name()), (0, &b"file"[..]));
+        send(&upload, "content").await;
+        assert!(tree.names("").is_empty(), "a part was seen");
+        upload.finish().await.unwrap();
+        assert_eq!(tree.names(""), ["file"]);
+        assert_eq!(tree.read("file"), b"content");
+        assert_eq!(tree.mode("file"), 0o640);
+    });
+}
+
+#[test]
+fn a_replaced_file_is_there_until_the_new_one_is_whole_and_hands_on_its_mode() {
+    run(|tree| async move {
+        tree.write("file", "old");
+        tree.set_mode("file", 0o4751);
+        let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+        send(&upload, "new").await;
+        assert_eq!(tree.read("file"), b"old");
+        upload.finish().await.unwrap();
+        assert_eq!(tree.read("file"), b"new");
+        assert_eq!(tree.mode("file"), 0o751, "set-user-ID is not handed on");
+        assert_eq!(tree.names(""), ["file"]);
+    });
+}
+
+#[test]
+fn a_broken_upload_leaves_what_the_policy_says() {
+    // Settings, what was there, what is there afterwards.
+    let rows: [(Settings, Option<&str>, Option<&str>); 6] = [
+        (Settings::default(), None, None),
+        (Settings::default(), Some("old"), Some("old")),
+        (KEEP, None, Some("part")),
+        (KEEP, Some("old"), Some("old")),
+        (IN_PLACE, None, Some("part")),
+        (IN_PLACE, Some("old one"), Some("part")),
+    ];
+    for (settings, before, after) in rows {
+        run_with(settings, |tree| async move {
+            if let Some(before) = before {
+                tree.write("file", before);
+            }
+            let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+            send(&upload, "part").await;
+            upload.abandon().await;
+            let left = tree.names("");
+            assert_eq!(
+                left.len(),
+                usize::from(after.is_some()),
+                "{settings:?}: {left:?}"
+            );
+            if let Some(after) = after {
+                assert_eq!(tree.read("file"), after.as_bytes(), "{settings:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn an_upload_of_which_nothing_arrived_is_not_kept() {
+    run_with(KEEP, |tree| async move {
+        begin(&tree, "file", UploadKind::Replace)
+            .await
+            .unwrap()
+            .abandon()
+            .await;
+        begin(&tree, "file", UploadKind::Unique)
+            .await
+            .unwrap()
+            .abandon()
+            .await;
+        assert!(tree.names("").is_empty());
+    });
+}
+
+#[test]
+fn a_dropped_upload_leaves_nothing() {
+    run_with(KEEP, |tree| async move {
+        for kind in [UploadKind::Replace, UploadKind::Unique] {
+            let upload = begin(&tree, "file", kind).await.unwrap();
+            send(&upload, "part").await;
+            drop(upload);
+            assert!(tree.names("").is_empty(), "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn of_two_uploads_to_one_name_the_last_to_end_stays_whole() {
+    for before in [None, Some("old")] {
+        run(|tree| async move {
+            if let Some(before) = before {
+                tree.write("file", before);
+            }
+            let first = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+            let second = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+            send(&first, "first, and longer").await;
+            send(&second, "second").await;
+            second.finish().await.unwrap();
+            assert_eq!(tree.read("file"), b"second");
+            first.finish().await.unwrap();
+            assert_eq!(tree.read("file"), b"first, and longer");
+            assert_eq!(tree.names(""), ["file"]);
+        });
+    }
+}
+
+#[test]
+fn two_uploads_never_write_to_one_file() {
+    run_with(IN_PLACE, |tree| async move {
+        tree.write("file", "old");
+        let whole = Root {
+            settings: Settings::default(),
+            ..tree.root.clone()
+        };
+        let first = begin(&tree, "file", UploadKind::Append).await.unwrap();
+        for kind in [
+            UploadKind::Replace,
+            UploadKind::Append,
+            UploadKind::ReplaceFrom(1),
+        ] {
+            assert_eq!(
+                begin(&tree, "file", kind).await.err(),
+                Some(Failure::Busy),
+                "{kind:?}"
+            );
+        }
+        let replace = whole.upload(&at("file"), UploadKind::Replace, None).await;
+        assert_eq!(replace.err(), Some(Failure::Busy));
+        assert_eq!(tree.read("file"), b"old", "a refused upload cut the file");
+        first.finish().await.unwrap();
+        store(&tree, "file", "free again").await.unwrap();
+    });
+}
+
+#[test]
+fn appending_and_restarting_write_in_place() {
+    for settings in [Settings::default(), IN_PLACE] {
+        run_with(settings, |tree| async move {
+            for (kind, before, position, after) in [
+                (UploadKind::Append, None, 0, "xy"),
+                (UploadKind::Append, Some("0123"), 4, "0123xy"),
+                (UploadKind::ReplaceFrom(2), Some("0123456"), 2, "01xy"),
+                (UploadKind::ReplaceFrom(4), Some("0123"), 4, "0123xy"),
+                (UploadKind::ReplaceFrom(0), Some("0123"), 0, "xy"),
+                (UploadKind::ReplaceFrom(0), None, 0, "xy"),
+            ] {
+                let _ = fs::remove_file(tree.host("file"));
+                if let Some(before) = before {
+                    tree.write("file", before);
+                }
+                let upload = begin(&tree, "file", kind).await.unwrap();
+                assert_eq!(upload.position(), position, "{kind:?}");
+                send(&upload, "xy").await;
+                upload.finish().await.unwrap();
+                assert_eq!(
+                    tree.read("file"),
+                    after.as_bytes(),
+                    "{kind:?} of {before:?}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_restart_beyond_the_end_changes_nothing() {
+    run(|tree| async move {
+        tree.write("file", "0123");
+        let beyond = begin(&tree, "file", UploadKind::ReplaceFrom(5)).await;
+        assert_eq!(beyond.err(), Some(Failure::OffsetBeyondEnd));
+        assert_eq!(tree.read("file"), b"0123");
+        let missing = begin(&tree, "missing", UploadKind::ReplaceFrom(5)).await;
+        assert_eq!(missing.err(), Some(Failure::NotFound));
+        assert_eq!(tree.names(""), ["file"]);
+    });
+}
+
+#[test]
+fn a_long_tail_is_cut_off_too() {
+    run(|tree| async move {
+        fs::File::create(tree.host("file"))
+            .unwrap()
+            .set_len(100 << 20)
+            .unwrap();
+        let upload = begin(&tree, "file", UploadKind::ReplaceFrom(1))
+            .await
+            .unwrap();
+        upload.finish().await.unwrap();
+        assert_eq!(tree.read("file"), b"\0");
+        // And a long upload without a name is freed.
+        let upload = begin(&tree, "other", UploadKind::Replace).await.unwrap();
+        file::truncate(upload.file(), 100 << 20).unwrap();
+        upload.abandon().await;
+        assert_eq!(tree.names(""), ["file"]);
+    });
+}
+
+#[test]
+fn unique_names_are_unique() {
+    for settings in [Settings::default(), IN_PLACE] {
+        run_with(settings, |tree| async move {
+            let mut uploads = Vec::new();
+            for expected in ["file", "file.1", "file.2"] {
+                let upload = begin(&tree, "file", UploadKind::Unique).await.unwrap();
+                assert_eq!(upload.name(), expected.as_bytes());
+                send(&upload, expected).await;
+                uploads.push(upload);
+            }
+            // The names are taken, but not before the end what they will show.
+            assert_eq!(tree.names(""), ["file", "file.1", "file.2"]);
+            for upload in uploads {
+                let name = upload.name().to_vec();
+                upload.finish().await.unwrap();
+                assert_eq!(tree.read(&name), name);
+            }
+            assert_eq!(tree.names(""), ["file", "file.1", "file.2"]);
+            let long = "n".repeat(255);
+            for _ in 0..2 {
+                let upload = begin(&tree, &long, UploadKind::Unique).await.unwrap();
+                upload.finish().await.unwrap();
+            }
+            assert_eq!(tree.names("").len(), 5);
+        });
+    }
+}
+
+#[test]
+fn a_unique_name_is_given_back_unless_somebody_else_has_it() {
+    for settings in [Settings::default(), IN_PLACE] {
+        run_with(settings, |tree| async move {
+            let upload = begin(&tree, "file", UploadKind::Unique).await.unwrap();
+            upload.abandon().await;
+            assert!(tree.names("").is_empty());
+            let upload = begin(&tree, "file", UploadKind::Unique).await.unwrap();
+            tree.write("new", "somebody else's");
+            fs::rename(tree.host("new"), tree.host("file")).unwrap();
+            upload.abandon().await;
+            assert_eq!(tree.read("file"), b"somebody else's");
+        });
+    }
+    run_with(KEEP, |tree| async move {
+        let upload = begin(&tree, "file", UploadKind::Unique).await.unwrap();
+        send(&upload, "part").await;
+        upload.abandon().await;
+        assert_eq!(tree.read("file"), b"part");
+    });
+}
+
+#[test]
+fn names_that_are_no_files_are_not_replaced() {
+    for settings in [Settings::default(), IN_PLACE] {
+        run_with(settings, |tree| async move {
+            tree.directory("directory");
+            tree.fifo("fifo");
+            for (path, failure) in [
+                ("directory", Failure::IsADirectory),
+                ("fifo", Failure::NotAFile),
+                ("missing/file", Failure::NotFound),
+            ] {
+                for kind in [UploadKind::Replace, UploadKind::Append] {
+                    let upload = begin(&tree, path, kind).await;
+                    assert_eq!(upload.err(), Some(failure), "{path} {kind:?}");
+                }
+            }
+            // The root has no name. Linux says of it that it is a directory.
+            let upload = begin(&tree, "/", UploadKind::Replace).await.err();
+            assert!(matches!(
+                upload,
+                Some(Failure::Denied | Failure::IsADirectory)
+            ));
+            // A FIFO that somebody reads opens, and is none the more a file.
+            let fifo = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(tree.host("fifo"));
+            let upload = begin(&tree, "fifo", UploadKind::Append).await;
+            assert_eq!(upload.err(), Some(Failure::NotAFile));
+            drop(fifo);
+            assert_eq!(tree.names(""), ["directory", "fifo"]);
+        });
+    }
+}
+
+#[test]
+fn links_stay_and_are_written_through() {
+    run(|tree| async move {
+        tree.write("directory/file", "old one");
+        tree.link("link", "directory/file");
+        store(&tree, "link", "new").await.unwrap();
+        assert_eq!(tree.read("directory/file"), b"new");
+        assert!(tree.host("link").is_symlink());
+        tree.link("dangling", "/directory/made");
+        store(&tree, "dangling", "made").await.unwrap();
+        assert_eq!(tree.read("directory/made"), b"made");
+        tree.link("out", "../../../../../../nowhere/file");
+        assert_eq!(store(&tree, "out", "x").await, Err(Failure::NotFound));
+    });
+}
+
+#[test]
+fn what_happens_to_the_name_meanwhile_is_respected() {
+    run(|tree| async move {
+        let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+        tree.directory("file");
+        assert_eq!(upload.finish().await, Err(Failure::IsADirectory));
+        fs::remove_dir(tree.host("file")).unwrap();
+
+        let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+        tree.link("file", "target");
+        assert_eq!(upload.finish().await, Err(Failure::NotAFile));
+        fs::remove_file(tree.host("file")).unwrap();
+        assert!(tree.names("").is_empty());
+
+        let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+        send(&upload, "mine").await;
+        tree.write("file", "appeared");
+        tree.set_mode("file", 0o600);
+        upload.finish().await.unwrap();
+        assert_eq!(
+            (tree.read("file"), tree.mode("file")),
+            (b"mine".to_vec(), 0o600)
+        );
+
+        let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+        fs::remove_file(tree.host("file")).unwrap();
+        upload.finish().await.unwrap();
+        assert_eq!(tree.names(""), ["file"]);
+    });
+}
+
+#[test]
+fn an_upload_into_nowhere_does_not_end_well() {
+    run(|tree| async move {
+        tree.directory("directory");
+        let upload = begin(&tree, "directory/file", UploadKind::Replace)
+            .await
+            .unwrap();
+        fs::remove_dir(tree.host("directory")).unwrap();
+        assert_eq!(upload.finish().await, Err(Failure::NotFound));
+        tree.write("file", "x");
+        let upload = begin(&tree, "file", UploadKind::Append).await.unwrap();
+        fs::remove_file(tree.host("file")).unwrap();
+        assert_eq!(upload.finish().await, Err(Failure::NotFound));
+    });
+}
+
+#[test]
+fn a_file_that_may_not_be_written_is_not_replaced() {
+    run(|tree| async move {
+        // A program that runs cannot be written, not even by the superuser (ETXTBSY).
+        fs::copy("/bin/sleep", tree.host("program")).unwrap();
+        let mut running = Command::new(tree.host("program"))
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let upload = begin(&tree, "program", UploadKind::Replace).await;
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(upload.err(), Some(Failure::Busy));
+        if !is_superuser() {
+            tree.write("file", "protected");
+            tree.set_mode("file", 0o444);
+            assert_eq!(store(&tree, "file", "x").await, Err(Failure::Denied));
+            tree.write("directory/file", "old");
+            tree.set_mode("directory", 0o555);
+            store(&tree, "directory/file", "in place").await.unwrap();
+            assert_eq!(tree.read("directory/file"), b"in place");
+            tree.set_mode("directory", 0o755);
+        }
+    });
+}
+
+#[test]
+fn a_file_may_be_too_large() {
+    run(|tree| async move {
+        let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+        // Beyond what any file system stores: EFBIG.
+        let (written, _) = uring::write_all_at(upload.file(), vec![0], i64::MAX as u64 - 1).await;
+        let errno = written.unwrap_err().raw_os_error().unwrap();
+        assert_eq!(Failure::from_errno(errno), Failure::FileTooLarge);
+        upload.abandon().await;
+        assert!(tree.names("").is_empty());
+    });
+}
+
+#[test]
+#[allow(clippy::print_stderr)]
+fn a_full_file_system_is_told_and_gets_its_space_back() {
+    run(|tree| async move {
+        let small = tree.host("small");
+        fs::create_dir(&small).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(&small)
+            .output();
+        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+            eprintln!("skipped: this user may not mount a small file system");
+            return;
+        }
+        let free = tree.root.free_bytes(&at("small")).await.unwrap();
+        let upload = begin(&tree, "small/file", UploadKind::Replace)
+            .await
+            .unwrap();
+        let (written, _) = uring::write_all_at(upload.file(), vec![1; 2 << 20], 0).await;
+        let errno = written.map_err(|error| error.raw_os_error());
+        upload.abandon().await;
+        let left = tree.names("small");
+        let freed = tree.root.free_bytes(&at("small")).await.unwrap();
+        tree.write("small/x", "x");
+        let crossed = tree.root.rename(&at("small/x"), &at("x")).await;
+        Command::new("umount")
+            .arg("-l")
+            .arg(&small)
+            .status()
+            .unwrap();
+        assert_eq!(
+            errno
+                .map_err(|errno| errno.map(Failure::from_errno))
+                .err()
+                .flatten(),
+            Some(Failure::StorageFull)
+        );
+        assert!(left.is_empty());
+        assert_eq!(freed, free);
+        assert_eq!(crossed, Err(Failure::CrossDevice));
+    });
+}

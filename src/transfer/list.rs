@@ -1,0 +1,21 @@
+//! Listings: made in chunks off the core, sent as they come (LIST, NLST, MLSD).
+
+use super::{Depot, Watch, send};
+use crate::proto::failure::Failure;
+use crate::storage::Listing;
+use crate::uring::Fd;
+
+/// Sends all lines of a listing.
+pub(super) async fn run(
+    depot: &Depot,
+    mut listing: Listing,
+    socket: &Fd,
+    watch: &Watch,
+) -> Result<(), Failure> {
+    let mut chunk = depot.buffers.take();
+    while let Some(filled) = listing.next_chunk(chunk).await? {
+        send::send_all(depot, &filled, socket, watch).await?;
+        chunk = filled;
+    }
+    Ok(())
+}

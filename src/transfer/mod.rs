@@ -1,0 +1,212 @@
+//! The engine of the server-DTP: moves one file or listing over one data connection.
+//!
+//! [`prepare`] opens what is to be moved, so that a missing file is told before a data connection is
+//! used; [`Prepared::run`] moves it. Neither knows of replies: the outcome is a number of bytes or a
+//! [`Failure`].
+
+mod buffers;
+mod list;
+mod receive;
+mod send;
+mod watch;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use buffers::Buffers;
+pub use watch::Watch;
+
+use crate::proto::argument::{ByteRange, HashAlgorithm, TypeCode};
+use crate::proto::failure::Failure;
+use crate::proto::path::VirtualPath;
+use crate::storage::{Digest, ListRequest, Listing, Root, Upload, UploadKind};
+use crate::sys::file::FileStatus;
+use crate::sys::worker::Workers;
+use crate::uring::{self, Fd, PipePool};
+
+/// What the transfers of one core share.
+#[derive(Debug)]
+pub struct Depot {
+    /// Chunks of memory for uploads, listings and TYPE A.
+    pub buffers: Buffers,
+    /// Pipes for files that are not in the page cache.
+    pub pipes: PipePool,
+    /// Threads for listings and digests.
+    pub workers: Workers,
+    /// How long a data connection may make no progress.
+    pub stall_timeout: Duration,
+}
+
+/// What is to be moved.
+#[derive(Debug)]
+pub enum Order {
+    /// Send a file from an offset, which counts bytes of the representation.
+    Send {
+        /// The file.
+        path: VirtualPath,
+        /// The representation on the data connection.
+        type_code: TypeCode,
+        /// Where to begin.
+        offset: u64,
+    },
+    /// Receive a file.
+    Receive {
+        /// The file.
+        path: VirtualPath,
+        /// The representation on the data connection.
+        type_code: TypeCode,
+        /// What becomes of a file that is there; an offset counts bytes of the representation.
+        kind: UploadKind,
+        /// Permission bits that the file does not get; `None`: as configured.
+        umask: Option<u32>,
+    },
+    /// Send a listing.
+    List(ListRequest),
+}
+
+/// A transfer whose file or directory is open.
+#[derive(Debug)]
+pub enum Prepared {
+    /// A file that is to be sent.
+    Send {
+        /// The file, open for reading.
+        file: Fd,
+        /// What it was like when it was opened.
+        status: FileStatus,
+        /// The representation on the data connection.
+        type_code: TypeCode,
+        /// Where to begin.
+        offset: u64,
+    },
+    /// A file that is to be received.
+    Receive {
+        /// The file under way.
+        upload: Upload,
+        /// The representation on the data connection.
+        type_code: TypeCode,
+    },
+    /// A listing whose first chunk is made.
+    List(Box<Listing>),
+}
+
+/// Opens what is to be moved.
+///
+/// # Errors
+///
+/// What the tree says of the path; [`Failure::OffsetBeyondEnd`] for a restart point that the file
+/// does not reach.
+pub async fn prepare(depot: &Depot, root: &Root, order: Order) -> Result<Prepared, Failure> {
+    match order {
+        Order::Send {
+            path,
+            type_code,
+            offset,
+        } => {
+            let (file, status) = root.open_for_reading(&path).await?;
+            // In TYPE A the end is not known before the file has been read.
+            if type_code == TypeCode::Image && offset > status.size {
+                return Err(Failure::OffsetBeyondEnd);
+            }
+            Ok(Prepared::Send {
+                file,
+                status,
+                type_code,
+                offset,
+            })
+        }
+        Order::Receive {
+            path,
+            type_code,
+            kind,
+            umask,
+        } => {
+            let kind = match (kind, type_code) {
+                (UploadKind::ReplaceFrom(offset), TypeCode::Ascii) => {
+                    let (file, status) = root.open_for_reading(&path).await?;
+                    let local = send::local_offset(depot, &file, status.size, offset).await?;
+                    UploadKind::ReplaceFrom(local)
+                }
+                (kind, _) => kind,
+            };
+            let upload = root.upload(&path, kind, umask).await?;
+            Ok(Prepared::Receive { upload, type_code })
+        }
+        Order::List(request) => {
+            let listing = root.list(&depot.workers, request).await?;
+            Ok(Prepared::List(Box::new(listing)))
+        }
+    }
+}
+
+impl Prepared {
+    /// Moves the bytes; returns how many went over the data connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Aborted`] after [`Watch::abort`], whatever else went wrong because of it; otherwise
+    /// what the peer or the file system did.
+    pub async fn run(self, depot: &Depot, socket: &Fd, watch: &Watch) -> Result<u64, Failure> {
+        let outcome = match self {
+            Self::Send {
+                file,
+                status,
+                type_code: TypeCode::Image,
+                offset,
+            } => send::image(depot, &file, offset, status.size, socket, watch).await,
+            Self::Send {
+                file,
+                status,
+                type_code: TypeCode::Ascii,
+                offset,
+            } => send::ascii(depot, &file, offset, status.size, socket, watch).await,
+            Self::Receive { upload, type_code } => {
+                receive::run(depot, upload, type_code, socket, watch).await
+            }
+            Self::List(listing) => list::run(depot, *listing, socket, watch).await,
+        };
+        match outcome {
+            Err(_) if watch.is_aborted() => Err(Failure::Aborted),
+            Err(failure) => Err(failure),
+            Ok(()) => Ok(watch.bytes()),
+        }
+    }
+
+    /// Gives up before the data connection stood.
+    pub async fn abandon(self) {
+        if let Self::Receive { upload, .. } = self {
+            upload.abandon().await;
+        }
+    }
+}
+
+/// Computes a digest of a file, unless it is aborted.
+///
+/// # Errors
+///
+/// What the tree says of the path; [`Failure::Aborted`] after [`Watch::abort`].
+pub async fn digest(
+    depot: &Depot,
+    root: &Root,
+    path: &VirtualPath,
+    algorithm: HashAlgorithm,
+    range: ByteRange,
+    watch: &Watch,
+) -> Result<Digest, Failure> {
+    let digest = root.digest(&depot.workers, path, algorithm, range.start, range.end);
+    watch.unless_aborted(digest).await?
+}
+
+/// Waits until the socket takes or has bytes, for no longer than a transfer may stall.
+async fn wait_for(
+    readiness: uring::Readiness,
+    depot: &Depot,
+) -> Result<(), Failure> {
+    match tokio::time::timeout(depot.stall_timeout, readiness).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Failure::PeerReset),
+        Err(_) => Err(Failure::PeerStalled),
+    }
+}
+
+/// Shared by the future that moves bytes and the control connection that watches it.
+pub type SharedWatch = Rc<Watch>;

@@ -1,0 +1,147 @@
+//! Uploads: from the socket into the file, chunk by chunk.
+//!
+//! Bytes are taken from the socket without waiting until a chunk is worth a write; the write goes
+//! through the ring, so that a disk that is slow to take it stalls no other session.
+
+use std::io;
+
+use super::send::Turn;
+use super::{Depot, Watch, wait_for};
+use crate::proto::argument::TypeCode;
+use crate::proto::ascii::ToLocal;
+use crate::proto::failure::Failure;
+use crate::storage::Upload;
+use crate::sys;
+use crate::uring::{self, Fd};
+
+/// Receives until the client closes the data connection, then makes the file visible; on a failure
+/// leaves what the policy says.
+pub(super) async fn run(
+    depot: &Depot,
+    upload: Upload,
+    type_code: TypeCode,
+    socket: &Fd,
+    watch: &Watch,
+) -> Result<(), Failure> {
+    let received = match type_code {
+        TypeCode::Image => image(depot, &upload, socket, watch).await,
+        TypeCode::Ascii => ascii(depot, &upload, socket, watch).await,
+    };
+    match received {
+        // RFC 959 §4.1.3: after ABOR nothing is to become of the transfer, even if its end was near.
+        Ok(()) if !watch.is_aborted() => upload.finish().await,
+        Ok(()) => {
+            upload.abandon().await;
+            Err(Failure::Aborted)
+        }
+        Err(failure) => {
+            upload.abandon().await;
+            Err(failure)
+        }
+    }
+}
+
+async fn image(
+    depot: &Depot,
+    upload: &Upload,
+    socket: &Fd,
+    watch: &Watch,
+) -> Result<(), Failure> {
+    let mut position = upload.position();
+    let mut chunk = depot.buffers.take();
+    loop {
+        let filled = fill(depot, &mut chunk, socket, watch).await;
+        position += chunk.len() as u64;
+        chunk = write(upload, chunk, position).await?;
+        // What came before a failure has been written: it can be resumed.
+        if filled? == Filled::End {
+            depot.buffers.give(chunk);
+            return Ok(());
+        }
+    }
+}
+
+async fn ascii(
+    depot: &Depot,
+    upload: &Upload,
+    socket: &Fd,
+    watch: &Watch,
+) -> Result<(), Failure> {
+    let mut convert = ToLocal::default();
+    let mut position = upload.position();
+    let mut chunk = depot.buffers.take();
+    let mut converted = depot.buffers.take();
+    loop {
+        let filled = fill(depot, &mut chunk, socket, watch).await;
+        convert.convert(&chunk, &mut converted);
+        chunk.clear();
+        if filled != Ok(Filled::Enough) {
+            convert.finish(&mut converted);
+        }
+        position += converted.len() as u64;
+        converted = write(upload, converted, position).await?;
+        if filled? == Filled::End {
+            depot.buffers.give(chunk);
+            depot.buffers.give(converted);
+            return Ok(());
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Filled {
+    /// The chunk holds enough to be written; more may come.
+    Enough,
+    /// The client has closed the data connection in good order.
+    End,
+}
+
+/// Takes bytes from the socket until the chunk is full, or holds enough and no more are there.
+async fn fill(
+    depot: &Depot,
+    chunk: &mut Vec<u8>,
+    socket: &Fd,
+    watch: &Watch,
+) -> Result<Filled, Failure> {
+    let mut turn = Turn::default();
+    while chunk.len() < chunk.capacity() {
+        match sys::socket::receive_behind(socket, chunk) {
+            Ok(0) => return Ok(Filled::End),
+            Ok(received) => {
+                watch.add(received);
+                turn.spend(received.min(turn.left() as usize)).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if chunk.len() >= WRITE_BYTES_MIN {
+                    break;
+                }
+                wait_for(uring::readable(socket), depot).await?;
+                turn = Turn::default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(Failure::PeerStalled);
+            }
+            Err(_) => return Err(Failure::PeerReset),
+        }
+    }
+    Ok(Filled::Enough)
+}
+
+/// Writes a chunk so that it ends at `end`, and returns it empty.
+async fn write(upload: &Upload, chunk: Vec<u8>, end: u64) -> Result<Vec<u8>, Failure> {
+    if chunk.is_empty() {
+        return Ok(chunk);
+    }
+    let offset = end - chunk.len() as u64;
+    let (written, mut chunk) = uring::write_all_at(upload.file(), chunk, offset).await;
+    written.map_err(|error| {
+        let failure = Failure::from_errno(error.raw_os_error().unwrap_or(0));
+        tracing::warn!(%error, ?failure, "upload failed on this side");
+        failure
+    })?;
+    chunk.clear();
+    Ok(chunk)
+}
+
+/// Less is not written while the client is still sending: a write has a cost of its own.
+const WRITE_BYTES_MIN: usize = 128 * 1024;

@@ -1,0 +1,90 @@
+//! What the control connection sees of a transfer under way, and how it ends one.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::net::Shutdown;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use crate::proto::failure::Failure;
+use crate::sys;
+use crate::uring::Fd;
+
+/// The state of one transfer. The future of the transfer and the control connection live in one
+/// task, so an abort needs no waker: the future is polled right after it.
+#[derive(Debug)]
+pub struct Watch {
+    started: Instant,
+    bytes: Cell<u64>,
+    aborted: Cell<bool>,
+    socket: RefCell<Option<Fd>>,
+}
+
+impl Watch {
+    /// The watch of a transfer that begins now.
+    pub fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            bytes: Cell::new(0),
+            aborted: Cell::new(false),
+            socket: RefCell::new(None),
+        }
+    }
+
+    /// When the transfer began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Bytes that went over the data connection.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Counts bytes that went over the data connection.
+    pub fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// Tells which socket is the data connection.
+    pub fn attach(&self, socket: &Fd) {
+        self.socket.replace(Some(Fd::clone(socket)));
+    }
+
+    /// Ends the transfer: every wait on its socket ends, and so does every wait before there is one.
+    pub fn abort(&self) {
+        self.aborted.set(true);
+        if let Some(socket) = self.socket.borrow().as_ref() {
+            // ENOTCONN: the client has closed it already.
+            let _ = sys::socket::shutdown(&**socket, Shutdown::Both);
+        }
+    }
+
+    /// Whether the transfer has been ended by [`Watch::abort`].
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.get()
+    }
+
+    /// Runs `work` to its end, or drops it when the transfer is aborted.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Aborted`].
+    pub async fn unless_aborted<F: Future>(&self, work: F) -> Result<F::Output, Failure> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if self.is_aborted() {
+                return Poll::Ready(Err(Failure::Aborted));
+            }
+            work.as_mut().poll(context).map(Ok)
+        })
+        .await
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}

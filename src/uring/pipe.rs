@@ -1,0 +1,287 @@
+//! Pipes for splices, kept and used again: making one costs more than a small transfer, and a
+//! user's pages in pipes are limited (pipe(7)).
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use super::{Fd, splice};
+use crate::sys::flag::{SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK};
+use crate::sys::pipe::{bytes_inside, pipe};
+
+/// The pipes of one core. Clones share them.
+#[derive(Clone, Debug)]
+pub struct PipePool {
+    shared: Rc<Shared>,
+}
+
+/// A pipe on loan. Dropping it gives it back, if it is empty and no operation is in flight on it;
+/// otherwise it is closed.
+#[derive(Debug)]
+pub struct Pipe {
+    ends: Option<Ends>,
+    pool: Rc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    idle: RefCell<Vec<Ends>>,
+    lent: Cell<usize>,
+    pipes_max: usize,
+}
+
+#[derive(Debug)]
+struct Ends {
+    reader: Fd,
+    writer: Fd,
+    capacity: u32,
+}
+
+impl PipePool {
+    /// A pool that makes pipes when they are first needed, at most `pipes_max` at a time.
+    pub fn new(pipes_max: usize) -> Self {
+        let (idle, lent) = (RefCell::default(), Cell::new(0));
+        Self {
+            shared: Rc::new(Shared {
+                idle,
+                lent,
+                pipes_max,
+            }),
+        }
+    }
+
+    /// Takes a pipe: 1 MiB, or less where pipe(7)'s limits forbid that. `None`: all are in use.
+    ///
+    /// # Errors
+    /// As pipe2(2), when descriptors run out.
+    pub fn take(&self) -> io::Result<Option<Pipe>> {
+        let shared = &self.shared;
+        if shared.lent.get() >= shared.pipes_max {
+            return Ok(None);
+        }
+        let idle = shared.idle.borrow_mut().pop();
+        let ends = match idle {
+            Some(ends) => ends,
+            None => Ends::create()?,
+        };
+        shared.lent.set(shared.lent.get() + 1);
+        Ok(Some(Pipe {
+            ends: Some(ends),
+            pool: Rc::clone(shared),
+        }))
+    }
+}
+
+impl Pipe {
+    /// Bytes the pipe holds.
+    pub fn capacity(&self) -> u32 {
+        self.ends().capacity
+    }
+
+    /// The end to splice out of.
+    pub fn reader(&self) -> &Fd {
+        &self.ends().reader
+    }
+
+    /// The end to splice into.
+    pub fn writer(&self) -> &Fd {
+        &self.ends().writer
+    }
+
+    /// Fills the pipe, which must be empty, from a file; 0: the file ends here.
+    ///
+    /// # Errors
+    /// As splice(2).
+    pub async fn fill(&self, file: &Fd, offset: u64, length: u32) -> io::Result<u32> {
+        let length = length.min(self.capacity());
+        splice(file, Some(offset), self.writer(), length, SPLICE_F_MOVE).await
+    }
+
+    /// As [`Pipe::drain`], on the core itself: what is in a pipe needs no disk, so it never waits.
+    ///
+    /// # Errors
+    /// As [`Pipe::drain`].
+    pub fn drain_now(&self, socket: &Fd, length: u32) -> io::Result<u32> {
+        crate::sys::pipe::drain(self.reader(), socket, length)
+    }
+
+    /// Moves up to `length` bytes from the pipe to a non-blocking socket. `more`: further bytes
+    /// follow soon, so a part of a segment may wait for them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when the socket takes nothing or the pipe is empty; otherwise
+    /// as splice(2).
+    pub async fn drain(&self, socket: &Fd, length: u32, more: bool) -> io::Result<u32> {
+        let more = if more { SPLICE_F_MORE } else { 0 };
+        // Without NONBLOCK an empty pipe would hold a worker for ever.
+        let flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | more;
+        splice(self.reader(), None, socket, length, flags).await
+    }
+
+    fn ends(&self) -> &Ends {
+        // Invariant: the ends are there until the drop.
+        self.ends.as_ref().expect("a pipe on loan has its ends")
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.pool.lent.set(self.pool.lent.get() - 1);
+        if let Some(ends) = self.ends.take().filter(Ends::is_clean) {
+            self.pool.idle.borrow_mut().push(ends);
+        }
+    }
+}
+
+impl Ends {
+    fn create() -> io::Result<Self> {
+        let pipe = pipe(CAPACITY)?;
+        let capacity = u32::try_from(pipe.capacity).unwrap_or(u32::MAX);
+        Ok(Self {
+            reader: Fd::new(pipe.reader),
+            writer: Fd::new(pipe.writer),
+            capacity,
+        })
+    }
+
+    /// An operation in flight holds a share of an end, and may still move bytes.
+    fn is_clean(&self) -> bool {
+        Rc::strong_count(&self.reader) == 1
+            && Rc::strong_count(&self.writer) == 1
+            && bytes_inside(&self.reader).is_ok_and(|count| count == 0)
+    }
+}
+
+/// Bytes a pipe shall hold: the size at which splicing costs least, and `fs.pipe-max-size`.
+const CAPACITY: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::super::tests::{descriptors, expect_descriptors, expect_pending, on_ring};
+    use super::super::{pause, writable};
+    use super::*;
+
+    impl PipePool {
+        fn idle(&self) -> usize {
+            self.shared.idle.borrow().len()
+        }
+    }
+
+    /// Sends a file through a pipe, as a download of cold pages does.
+    async fn send_through(pipe: &Pipe, file: &Fd, socket: &Fd) -> u64 {
+        let mut offset = 0;
+        loop {
+            let mut inside = pipe.fill(file, offset, pipe.capacity()).await.unwrap();
+            if inside == 0 {
+                return offset;
+            }
+            offset += u64::from(inside);
+            while inside > 0 {
+                match pipe.drain(socket, inside, true).await {
+                    Ok(moved) => inside -= moved,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        writable(socket).await.unwrap();
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_goes_through_a_pipe_byte_by_byte() {
+        on_ring(|| async {
+            let bytes: Vec<u8> = (0..5_000_123u32).map(|i| (i % 251) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let mut reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (writer, _) = listener.accept().unwrap();
+            writer.set_nonblocking(true).unwrap();
+            let thread = std::thread::spawn(move || {
+                let mut received = Vec::new();
+                reader.read_to_end(&mut received).unwrap();
+                received
+            });
+            let (file, writer) = (Fd::new(file.into()), Fd::new(writer.into()));
+            let pool = PipePool::new(1);
+            let pipe = pool.take().unwrap().unwrap();
+            assert_eq!(send_through(&pipe, &file, &writer).await, 5_000_123);
+            drop(writer);
+            assert!(thread.join().unwrap() == bytes);
+            drop(pipe);
+            assert_eq!(pool.idle(), 1);
+        });
+    }
+
+    #[test]
+    fn pipes_are_used_again_and_bounded() {
+        on_ring(|| async {
+            let before = descriptors();
+            let pool = PipePool::new(2);
+            let one = pool.take().unwrap().unwrap();
+            let number = one.reader().as_raw_fd();
+            assert!(one.capacity() >= 4096);
+            let other = pool.take().unwrap().unwrap();
+            assert!(pool.take().unwrap().is_none());
+            drop(one);
+            let again = pool.take().unwrap().unwrap();
+            assert_eq!(again.reader().as_raw_fd(), number);
+            drop((again, other));
+            assert_eq!((pool.idle(), descriptors()), (2, before + 4));
+            drop(pool);
+            assert_eq!(descriptors(), before);
+        });
+    }
+
+    #[test]
+    fn a_pipe_with_bytes_inside_is_not_used_again() {
+        on_ring(|| async {
+            let before = descriptors();
+            let pool = PipePool::new(2);
+            let pipe = pool.take().unwrap().unwrap();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(b"left behind").unwrap();
+            let file = Fd::new(file.into());
+            assert_eq!(pipe.fill(&file, 0, 4).await.unwrap(), 4);
+            drop((pipe, file));
+            assert_eq!((pool.idle(), descriptors()), (0, before));
+        });
+    }
+
+    #[test]
+    fn a_pipe_with_an_operation_in_flight_is_not_used_again() {
+        on_ring(|| async {
+            let before = descriptors();
+            let pool = PipePool::new(2);
+            let pipe = pool.take().unwrap().unwrap();
+            let sink = Fd::new(tempfile::tempfile().unwrap().into());
+            // Nothing will ever come out of the empty pipe: a worker of the ring waits.
+            let mut stuck = Box::pin(splice(pipe.reader(), None, &sink, 1, 0));
+            expect_pending(&mut stuck);
+            for _ in 0..10 {
+                pause().await;
+            }
+            drop(stuck);
+            drop(pipe);
+            assert_eq!(pool.idle(), 0);
+            drop(sink);
+            expect_descriptors(before).await;
+        });
+    }
+
+    #[test]
+    fn an_empty_pipe_holds_no_worker() {
+        on_ring(|| async {
+            let pool = PipePool::new(1);
+            let pipe = pool.take().unwrap().unwrap();
+            let (one, _other) = super::super::tests::pair();
+            let error = pipe.drain(&one, 10, false).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        });
+    }
+}

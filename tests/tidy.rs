@@ -264,7 +264,8 @@ fn every_file_is_part_of_the_program() {
         } else {
             (folder.to_owned(), file)
         };
-        if ["main", "lib"].contains(&module) {
+        let is_test = folder.file_name().is_some_and(|name| name == "tests");
+        if ["main", "lib"].contains(&module) || is_test {
             continue;
         }
         let declared = all.iter().any(|source| {

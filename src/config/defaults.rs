@@ -48,7 +48,7 @@ impl Default for Data {
         Self {
             passive: true,
             // In order and above 1023: the compiler has evaluated it.
-            passive_ports: const { PortRange::new(50_000, 50_999).expect("in order and above 1023") },
+            passive_ports: const { PortRange::new(30_000, 30_999).expect("in order and above 1023") },
             accept_timeout: Duration::from_secs(30),
             active: true,
             active_source_port: 20,

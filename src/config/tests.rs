@@ -205,7 +205,7 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
         &["is not from 0 to 65535"],
     ),
     (
-        "[data]\nactive_source_port = 50001",
+        "[data]\nactive_source_port = 30001",
         "2:22",
         &["one of the passive ports"],
     ),

@@ -60,7 +60,13 @@ impl Roots {
         let root = Rc::new(Root::open(path, settings).await?);
         let mut roots = self.0.borrow_mut();
         // Bounds the map by the trees in use, give or take a factor of two.
-        if roots.len() >= 2 * roots.values().filter(|root| root.strong_count() > 0).count() + 16 {
+        if roots.len()
+            >= 2 * roots
+                .values()
+                .filter(|root| root.strong_count() > 0)
+                .count()
+                + 16
+        {
             roots.retain(|_, root| root.strong_count() > 0);
         }
         roots.insert(path.to_owned(), Rc::downgrade(&root));

@@ -51,7 +51,7 @@ pub async fn serve(core: Rc<Core>, socket: OwnedFd, peer: SocketAddr) {
     connection.close().await;
     tracing::info!(
         peer = %connection.peer,
-        user = connection.session.user().map(|user| proto::printable(user)),
+        user = connection.session.user().map(proto::printable),
         seconds = started.elapsed().as_secs(),
         "session ended"
     );
@@ -320,7 +320,9 @@ impl Connection {
             let output = self.session.take_output();
             self.sending_since = Instant::now();
             let socket = Fd::clone(&self.socket);
-            self.sending = Some(Box::pin(async move { uring::send_all(&socket, output).await }));
+            self.sending = Some(Box::pin(
+                async move { uring::send_all(&socket, output).await },
+            ));
         }
     }
 

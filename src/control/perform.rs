@@ -37,7 +37,8 @@ impl Connection {
             }
             Action::ListHere(listing) => {
                 let answer = self.list_here(listing).await;
-                self.session.handle(Event::Answered(answer.map(|()| Answer::Done)))
+                self.session
+                    .handle(Event::Answered(answer.map(|()| Answer::Done)))
             }
             Action::OpenPassive => {
                 let address = self.reserve();
@@ -119,9 +120,10 @@ impl Connection {
         let done = |()| Answer::Done;
         match request {
             Request::Enter(path) => root.enter(&path).await.map(done),
-            Request::Size(path, TypeCode::Ascii) => {
-                root.ascii_size(&self.core.depot.workers, &path).await.map(Answer::Bytes)
-            }
+            Request::Size(path, TypeCode::Ascii) => root
+                .ascii_size(&self.core.depot.workers, &path)
+                .await
+                .map(Answer::Bytes),
             Request::Size(path, TypeCode::Image) => {
                 let status = root.status(&path).await?;
                 match status.kind {
@@ -129,15 +131,18 @@ impl Connection {
                     _ => Err(Failure::NotAFile),
                 }
             }
-            Request::Modified(path) => {
-                root.status(&path).await.map(|status| Answer::Modified(status.modified))
-            }
+            Request::Modified(path) => root
+                .status(&path)
+                .await
+                .map(|status| Answer::Modified(status.modified)),
             Request::Facts(path, facts) => {
                 let status = root.status(&path).await?;
                 Ok(Answer::Line(facts_line(&path, &status, facts, access)))
             }
             Request::Exists(path) => root.name_status(&path).await.map(|_| Answer::Done),
-            Request::MakeDirectory(path, umask) => root.make_directory(&path, umask).await.map(done),
+            Request::MakeDirectory(path, umask) => {
+                root.make_directory(&path, umask).await.map(done)
+            }
             Request::RemoveDirectory(path) => root.remove_directory(&path).await.map(done),
             Request::RemoveFile(path) => root.remove_file(&path).await.map(done),
             Request::Rename(from, to) => root.rename(&from, &to).await.map(done),
@@ -222,8 +227,14 @@ impl Connection {
                         range,
                     } => {
                         let watch = &shared.watch;
-                        let digest =
-                            transfer::digest(&core.depot, &tree.root, &path, algorithm, range, watch);
+                        let digest = transfer::digest(
+                            &core.depot,
+                            &tree.root,
+                            &path,
+                            algorithm,
+                            range,
+                            watch,
+                        );
                         digest.await.map(|digest| Transferred::Digest {
                             hex: digest.hex,
                             start: digest.start,
@@ -233,7 +244,9 @@ impl Connection {
                     other => {
                         let way = way.ok_or(Failure::NoDataConnection)?;
                         let order = order(other, tree.access)?;
-                        run(&core, &tree.root, order, way, &shared).await.map(Transferred::Bytes)
+                        run(&core, &tree.root, order, way, &shared)
+                            .await
+                            .map(Transferred::Bytes)
                     }
                 }
             }
@@ -264,7 +277,9 @@ async fn run(
         }
     );
     let watch = &shared.watch;
-    let prepared = watch.unless_aborted(transfer::prepare(&core.depot, root, order)).await??;
+    let prepared = watch
+        .unless_aborted(transfer::prepare(&core.depot, root, order))
+        .await??;
     let socket = match watch.unless_aborted(connect(core, way)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(failure)) | Err(failure) => {

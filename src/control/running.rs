@@ -112,6 +112,8 @@ impl Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
     }
 }

@@ -125,7 +125,11 @@ impl Pool {
         for _ in 0..order.len() {
             let Some(port) = order.pop_front() else { break };
             order.push_back(Rc::clone(&port));
-            let taken = port.pending.borrow().iter().any(|slot| slot.client == client);
+            let taken = port
+                .pending
+                .borrow()
+                .iter()
+                .any(|slot| slot.client == client);
             if taken && !port.revoke_expired(client, now, self.0.timeout) {
                 continue;
             }

@@ -16,7 +16,9 @@ pub enum TypeCode {
 impl TypeCode {
     /// `A`, `A N`, `I`, `L 8`, in any case; `None` for what is not served (E, A T, A C, L 7).
     pub fn parse(argument: &[u8]) -> Option<Self> {
-        let mut words = argument.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+        let mut words = argument
+            .split(|&byte| byte == b' ')
+            .filter(|word| !word.is_empty());
         let code = words.next()?;
         let parameter = words.next();
         if words.next().is_some() {
@@ -41,7 +43,10 @@ pub fn parse_host_port(argument: &[u8]) -> Option<SocketAddrV4> {
         return None;
     }
     let [a, b, c, d, high, low] = bytes;
-    Some(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
+    Some(SocketAddrV4::new(
+        Ipv4Addr::new(a, b, c, d),
+        u16::from_be_bytes([high, low]),
+    ))
 }
 
 /// The argument of EPRT (RFC 2428 §2).
@@ -239,7 +244,13 @@ pub enum HashAlgorithm {
 
 impl HashAlgorithm {
     /// All of them, in the order in which FEAT lists them.
-    pub const ALL: [Self; 5] = [Self::Crc32, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
+    pub const ALL: [Self; 5] = [
+        Self::Crc32,
+        Self::Md5,
+        Self::Sha1,
+        Self::Sha256,
+        Self::Sha512,
+    ];
 
     /// The name by which HASH knows it (draft-bryan-ftpext-hash §3.1).
     pub const fn name(self) -> &'static str {
@@ -254,7 +265,9 @@ impl HashAlgorithm {
 
     /// The algorithm of that name, in any case.
     pub fn parse(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| name.eq_ignore_ascii_case(algorithm.name().as_bytes()))
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name().as_bytes()))
     }
 }
 
@@ -285,8 +298,9 @@ impl<'a> ChecksumArgument<'a> {
     pub fn parse(algorithm: HashAlgorithm, argument: &'a [u8]) -> Option<Self> {
         if let Some(rest) = argument.strip_prefix(b"\"") {
             let close = memchr::memchr(b'"', rest)?;
-            let mut numbers =
-                rest[close + 1..].split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+            let mut numbers = rest[close + 1..]
+                .split(|&byte| byte == b' ')
+                .filter(|word| !word.is_empty());
             let start = optional_number(numbers.next())?;
             let end = optional_number(numbers.next())?;
             if numbers.next().is_some() || close == 0 {
@@ -421,7 +435,11 @@ mod tests {
             ("", None),
         ] {
             let expected = address.map(|text| text.parse().expect("an address"));
-            assert_eq!(parse_host_port(argument.as_bytes()), expected, "{argument:?}");
+            assert_eq!(
+                parse_host_port(argument.as_bytes()),
+                expected,
+                "{argument:?}"
+            );
         }
     }
 
@@ -429,7 +447,10 @@ mod tests {
     fn net_addresses_of_rfc_2428_section_2() {
         for (argument, address) in [
             ("|1|132.235.1.2|6275|", Some(Some("132.235.1.2:6275"))),
-            ("|2|1080::8:800:200C:417A|5282|", Some(Some("[1080::8:800:200C:417A]:5282"))),
+            (
+                "|2|1080::8:800:200C:417A|5282|",
+                Some(Some("[1080::8:800:200C:417A]:5282")),
+            ),
             ("!1!127.0.0.1!2000!", Some(Some("127.0.0.1:2000"))),
             ("|3|somewhere|1|", Some(None)),
             ("|1|::1|2000|", None),
@@ -445,7 +466,11 @@ mod tests {
                 Some(text) => NetAddress::Known(text.parse().expect("an address")),
                 None => NetAddress::UnknownProtocol,
             });
-            assert_eq!(NetAddress::parse(argument.as_bytes()), expected, "{argument:?}");
+            assert_eq!(
+                NetAddress::parse(argument.as_bytes()),
+                expected,
+                "{argument:?}"
+            );
         }
     }
 
@@ -462,7 +487,11 @@ mod tests {
             ("x", None),
             (" 1", None),
         ] {
-            assert_eq!(EpsvArgument::parse(argument.as_bytes()), expected, "{argument:?}");
+            assert_eq!(
+                EpsvArgument::parse(argument.as_bytes()),
+                expected,
+                "{argument:?}"
+            );
         }
     }
 
@@ -497,7 +526,10 @@ mod tests {
             assert_eq!(parsed.name, name.map(str::as_bytes), "{argument:?}");
         }
         let sorted = ListArgument::parse(b"-trR").options;
-        assert_eq!((sorted.sort, sorted.reverse, sorted.recursive), (Sort::Time, true, true));
+        assert_eq!(
+            (sorted.sort, sorted.reverse, sorted.recursive),
+            (Sort::Time, true, true)
+        );
         assert_eq!(ListArgument::parse(b"-S -d").options.sort, Sort::Size);
     }
 
@@ -570,9 +602,15 @@ mod tests {
     #[test]
     fn algorithms_have_names() {
         for algorithm in HashAlgorithm::ALL {
-            assert_eq!(HashAlgorithm::parse(algorithm.name().as_bytes()), Some(algorithm));
+            assert_eq!(
+                HashAlgorithm::parse(algorithm.name().as_bytes()),
+                Some(algorithm)
+            );
         }
-        assert_eq!(HashAlgorithm::parse(b"sha-256"), Some(HashAlgorithm::Sha256));
+        assert_eq!(
+            HashAlgorithm::parse(b"sha-256"),
+            Some(HashAlgorithm::Sha256)
+        );
         assert_eq!(HashAlgorithm::parse(b"SHA3"), None);
     }
 }

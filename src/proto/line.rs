@@ -268,7 +268,8 @@ mod tests {
 
     #[test]
     fn lines_end_as_rfc_959_section_5_3_and_rfc_1123_section_4_1_2_10_say() {
-        let cases: [(&[&[u8]], &[&[u8]]); 12] = [
+        type Packets = &'static [&'static [u8]];
+        let cases: [(Packets, Packets); 12] = [
             (&[b"NOOP\r\n"], &[b"NOOP"]),
             // RFC 1123 §4.1.2.10: reads and line ends have nothing to do with each other.
             (&[b"NO", b"OP\r\n"], &[b"NOOP"]),
@@ -297,7 +298,8 @@ mod tests {
 
     #[test]
     fn telnet_sequences_are_taken_out() {
-        let cases: [(&[u8], &[u8], Option<&[u8]>); 15] = [
+        type Bytes = &'static [u8];
+        let cases: [(Bytes, Bytes, Option<Bytes>); 15] = [
             // RFC 959 §4.1.3, ABOR: IAC IP, IAC DM (the Synch), then the command.
             (b"\xff\xf4\xff\xf2ABOR\r\n", b"ABOR", None),
             (b"AB\xff\xf1OR\r\n", b"ABOR", None),

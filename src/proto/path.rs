@@ -118,7 +118,10 @@ impl VirtualPath {
     /// Whether `other` is this path or lies below it.
     pub fn contains(&self, other: &Self) -> bool {
         self.is_root()
-            || other.0.strip_prefix(&self.0[..]).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+            || other
+                .0
+                .strip_prefix(&self.0[..])
+                .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     }
 }
 
@@ -135,7 +138,9 @@ mod tests {
     use super::{PathError, VirtualPath};
 
     fn at(path: &str) -> VirtualPath {
-        VirtualPath::root().join(path.as_bytes()).expect("a path for a test")
+        VirtualPath::root()
+            .join(path.as_bytes())
+            .expect("a path for a test")
     }
 
     #[test]
@@ -185,7 +190,11 @@ mod tests {
             (&long[..], PathError::NameTooLong),
             (&deep[..], PathError::PathTooLong),
         ] {
-            assert_eq!(VirtualPath::root().join(argument.as_bytes()), Err(error), "{argument:?}");
+            assert_eq!(
+                VirtualPath::root().join(argument.as_bytes()),
+                Err(error),
+                "{argument:?}"
+            );
         }
         assert!(VirtualPath::root().join(&long.as_bytes()[..255]).is_ok());
     }
@@ -198,7 +207,10 @@ mod tests {
             ("/a/b", Some("/a"), Some("b"), "a/b"),
         ] {
             let path = at(path);
-            assert_eq!(path.parent().map(|parent| parent.0), parent.map(|p| p.as_bytes().to_vec()));
+            assert_eq!(
+                path.parent().map(|parent| parent.0),
+                parent.map(|p| p.as_bytes().to_vec())
+            );
             assert_eq!(path.name(), name.map(str::as_bytes));
             assert_eq!(path.relative(), relative.as_bytes());
         }

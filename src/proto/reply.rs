@@ -87,9 +87,15 @@ impl Code {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reply {
     code: Code,
-    /// The lines between the first and the last.
-    body: Option<(Cow<'static, [u8]>, Vec<Vec<u8>>)>,
+    body: Option<Body>,
     text: Cow<'static, [u8]>,
+}
+
+/// What stands before the last line of a reply of several lines.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Body {
+    first: &'static str,
+    lines: Vec<Vec<u8>>,
 }
 
 impl Reply {
@@ -113,15 +119,10 @@ impl Reply {
 
     /// Several lines. Each line of the body is written behind one space, so that none can look like
     /// the last line (RFC 959 §4.2), and as FEAT and MLST want it (RFC 2389 §3.2, RFC 3659 §7.2).
-    pub fn lines(
-        code: Code,
-        first: &'static str,
-        body: Vec<Vec<u8>>,
-        last: &'static str,
-    ) -> Self {
+    pub fn lines(code: Code, first: &'static str, body: Vec<Vec<u8>>, last: &'static str) -> Self {
         Self {
             code,
-            body: Some((Cow::Borrowed(first.as_bytes()), body)),
+            body: Some(Body { first, lines: body }),
             text: Cow::Borrowed(last.as_bytes()),
         }
     }
@@ -139,9 +140,9 @@ impl Reply {
 
     /// Appends the reply as it goes over the control connection.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        if let Some((first, body)) = &self.body {
-            write_line(out, self.code, b'-', first);
-            for line in body {
+        if let Some(Body { first, lines }) = &self.body {
+            write_line(out, self.code, b'-', first.as_bytes());
+            for line in lines {
                 out.push(b' ');
                 write_text(out, line);
                 out.extend_from_slice(b"\r\n");
@@ -168,7 +169,12 @@ pub fn quoted(path: &[u8]) -> Vec<u8> {
 fn write_line(out: &mut Vec<u8>, code: Code, separator: u8, text: &[u8]) {
     let number = code.0;
     let digit = |value: u16| b'0' + (value % 10) as u8;
-    out.extend_from_slice(&[digit(number / 100), digit(number / 10), digit(number), separator]);
+    out.extend_from_slice(&[
+        digit(number / 100),
+        digit(number / 10),
+        digit(number),
+        separator,
+    ]);
     write_text(out, text);
     out.extend_from_slice(b"\r\n");
 }
@@ -176,7 +182,10 @@ fn write_line(out: &mut Vec<u8>, code: Code, separator: u8, text: &[u8]) {
 /// A line end in a text would begin a reply of its own; other control bytes could drive a terminal.
 fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     if text.iter().any(u8::is_ascii_control) {
-        out.extend(text.iter().map(|&byte| if byte.is_ascii_control() { b'?' } else { byte }));
+        out.extend(
+            text.iter()
+                .map(|&byte| if byte.is_ascii_control() { b'?' } else { byte }),
+        );
     } else {
         out.extend_from_slice(text);
     }

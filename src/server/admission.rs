@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Counts the sessions of the process and of each client network. Shared by all cores: a lock per
 /// login costs less than what an attacker gains from limits that hold on one core only.
 #[derive(Debug)]
-pub struct Admission {
+pub(super) struct Admission {
     sessions_max: usize,
     per_client_max: Option<usize>,
     sessions: AtomicUsize,
@@ -17,7 +17,7 @@ pub struct Admission {
 
 /// Why a control connection is closed before its greeting.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The server has as many sessions as it may have.
     Full,
     /// The client's network has as many as one may have.
@@ -26,14 +26,14 @@ pub enum Refusal {
 
 /// A session that has been let in; dropping it lets the next one in.
 #[derive(Debug)]
-pub struct Ticket {
+pub(super) struct Ticket {
     admission: Arc<Admission>,
     client: IpAddr,
 }
 
 impl Admission {
     /// Lets in `sessions_max` sessions, and `per_client_max` from one IPv4 address or IPv6 /64.
-    pub fn new(sessions_max: usize, per_client_max: Option<usize>) -> Self {
+    pub(super) fn new(sessions_max: usize, per_client_max: Option<usize>) -> Self {
         Self {
             sessions_max,
             per_client_max,
@@ -47,11 +47,13 @@ impl Admission {
     /// # Errors
     ///
     /// See [`Refusal`].
-    pub fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Refusal> {
+    pub(super) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Refusal> {
         let client = network(client);
-        let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-            (count < self.sessions_max).then_some(count + 1)
-        });
+        let admitted = self
+            .sessions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < self.sessions_max).then_some(count + 1)
+            });
         if admitted.is_err() {
             return Err(Refusal::Full);
         }
@@ -70,14 +72,14 @@ impl Admission {
     }
 
     /// Sessions at the moment.
-    pub fn sessions(&self) -> usize {
+    pub(super) fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
 }
 
 impl Refusal {
     /// The reply that the client gets before its connection is closed (RFC 959 §5.4: 421).
-    pub fn reply(self) -> &'static [u8] {
+    pub(super) fn reply(self) -> &'static [u8] {
         match self {
             Self::Full => b"421 Too many sessions, try again later.\r\n",
             Self::ClientFull => b"421 Too many sessions from your address.\r\n",
@@ -89,7 +91,10 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let admission = &self.admission;
         admission.sessions.fetch_sub(1, Ordering::Relaxed);
-        let mut clients = admission.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = admission
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = clients.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
@@ -118,7 +123,10 @@ mod tests {
         let two = IpAddr::from([127, 0, 0, 2]);
         let first = admission.enter(one).expect("the first");
         let _second = admission.enter(one).expect("the second");
-        assert_eq!(admission.enter(one).expect_err("one too many"), Refusal::ClientFull);
+        assert_eq!(
+            admission.enter(one).expect_err("one too many"),
+            Refusal::ClientFull
+        );
         let _third = admission.enter(two).expect("another client");
         assert_eq!(admission.enter(two).expect_err("full"), Refusal::Full);
         drop(first);

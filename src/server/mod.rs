@@ -27,7 +27,7 @@ use crate::sys::worker::Workers;
 use crate::{sys, uring};
 
 use admission::Admission;
-use worker::Share;
+use worker::{Common, Share};
 
 /// Why the server did not start, or ended by itself. The texts say what to change.
 #[derive(Debug, Error)]
@@ -93,7 +93,60 @@ pub enum ServeError {
 ///
 /// See [`ServeError`].
 pub fn run(config: Config, ready: impl FnOnce(&Summary)) -> Result<(), ServeError> {
-    let system = |what| move |source| ServeError::System { what, source };
+    let (cpus, descriptors) = survey(&config)?;
+    let account = match &config.server.user {
+        Some(user) if sys::credentials::is_root() => {
+            Some(Account::lookup(user, config.server.group.as_deref())?)
+        }
+        _ => None,
+    };
+    let mut sockets = listener::bind(&config, cpus.len())?;
+    let signals = Signals::block().map_err(system("block signals"))?;
+    if let Some(account) = account {
+        give_up_root(&account, &config)?;
+    }
+    // Modes are what the configuration and SITE UMASK say, whatever the shell's umask was.
+    sys::process::clear_umask();
+    let active_source_port = source_port(&config);
+    let summary = Summary::new(&config, &cpus, &sockets, descriptors, active_source_port);
+    summary.warn();
+    let (phase, receiver) = watch::channel(Phase::Serving);
+    let admission = Arc::new(Admission::new(
+        summary.sessions_max,
+        config.limits.sessions_per_ip.map(Into::into),
+    ));
+    let common = Common {
+        authenticator: Arc::new(Authenticator::new(&config.anonymous, &config.users)),
+        verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
+            .map_err(system("start threads"))?,
+        listers: Workers::start("list", LIST_THREADS, LIST_QUEUE_MAX)
+            .map_err(system("start threads"))?,
+        admission: Arc::clone(&admission),
+        active_source_port,
+        phase: receiver,
+        config: Arc::new(config),
+    };
+    let drain_timeout = common.config.server.drain_timeout;
+    let shares = sockets.cores.drain(..).zip(cpus).enumerate();
+    let cores = start(shares.map(|(index, (sockets, cpu))| Share {
+        index,
+        cpu,
+        sockets,
+        common: common.clone(),
+    }))?;
+    ready(&summary);
+    supervise(&signals, &cores, &phase, &admission, drain_timeout)?;
+    for core in cores {
+        // What a core died of has been logged by its thread.
+        let _ = core.join();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Whether this host can run the configuration; the CPU of each core, and how many descriptors there
+/// may be.
+fn survey(config: &Config) -> Result<(Vec<usize>, u64), ServeError> {
     uring::probe()?;
     let allowed = sys::affinity::allowed_cpus().map_err(system("read the CPUs allowed"))?;
     let checked = config.check(&Host {
@@ -108,61 +161,23 @@ pub fn run(config: Config, ready: impl FnOnce(&Summary)) -> Result<(), ServeErro
     }
     let descriptors =
         sys::rlimit::raise_descriptor_limit().map_err(system("read the descriptor limit"))?;
-    let cpus = config.server.cores.cpus(&allowed);
-    let account = match &config.server.user {
-        Some(user) if sys::credentials::is_root() => {
-            Some(Account::lookup(user, config.server.group.as_deref())?)
-        }
-        _ => None,
+    Ok((config.server.cores.cpus(&allowed), descriptors))
+}
+
+/// Becomes the account to run as. Port 20 needs CAP_NET_BIND_SERVICE for as long as the server runs.
+fn give_up_root(account: &Account, config: &Config) -> Result<(), ServeError> {
+    let low_port = (1..1024).contains(&config.data.active_source_port);
+    let keep = match config.data.active && low_port {
+        true => Keep::BindLowPorts,
+        false => Keep::Nothing,
     };
-    let sockets = listener::bind(&config, cpus.len())?;
-    let signals = Signals::block().map_err(system("block signals"))?;
-    if let Some(account) = account {
-        let keep = match config.data.active && (1..1024).contains(&config.data.active_source_port) {
-            true => Keep::BindLowPorts,
-            false => Keep::Nothing,
-        };
-        account.become_permanently(keep).map_err(system("become server.user"))?;
-    }
-    // Modes are what the configuration and SITE UMASK say, whatever the shell's umask was.
-    sys::process::clear_umask();
-    let active_source_port = source_port(&config);
-    let summary = Summary::new(&config, &cpus, &sockets, descriptors, active_source_port);
-    summary.warn();
-    let config = Arc::new(config);
-    let (phase, receiver) = watch::channel(Phase::Serving);
-    let admission = Arc::new(Admission::new(
-        summary.sessions_max,
-        config.limits.sessions_per_ip.map(Into::into),
-    ));
-    let authenticator = Arc::new(Authenticator::new(&config.anonymous, &config.users));
-    let verifiers = Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
-        .map_err(system("start threads"))?;
-    let listers = Workers::start("list", LIST_THREADS, LIST_QUEUE_MAX)
-        .map_err(system("start threads"))?;
-    let shares = sockets.cores.into_iter().zip(cpus).enumerate().map(|(index, (sockets, cpu))| {
-        Share {
-            index,
-            cpu,
-            sockets,
-            config: Arc::clone(&config),
-            authenticator: Arc::clone(&authenticator),
-            verifiers: verifiers.clone(),
-            listers: listers.clone(),
-            admission: Arc::clone(&admission),
-            active_source_port,
-            phase: receiver.clone(),
-        }
-    });
-    let cores = start(shares)?;
-    ready(&summary);
-    supervise(&signals, &cores, &phase, &admission, config.server.drain_timeout)?;
-    for core in cores {
-        // What a core died of has been logged by its thread.
-        let _ = core.join();
-    }
-    tracing::info!("stopped");
-    Ok(())
+    account
+        .become_permanently(keep)
+        .map_err(system("become server.user"))
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |source| ServeError::System { what, source }
 }
 
 /// Starts a thread for each core and waits until all of them serve.
@@ -172,27 +187,21 @@ fn start(shares: impl Iterator<Item = Share>) -> Result<Vec<JoinHandle<()>>, Ser
     for share in shares {
         let sender = sender.clone();
         let index = share.index;
-        let core = thread::Builder::new().name(format!("core {index}")).spawn(move || {
-            let told = sender.clone();
-            if let Err(error) = worker::run(share, move || drop(told.send(Ok(())))) {
-                let _ = sender.send(Err(error));
-            }
-        });
-        cores.push(core.map_err(|source| ServeError::System {
-            what: "start a core's thread",
-            source,
-        })?);
+        let core = thread::Builder::new()
+            .name(format!("core {index}"))
+            .spawn(move || {
+                let told = sender.clone();
+                if let Err(error) = worker::run(share, move || drop(told.send(Ok(())))) {
+                    let _ = sender.send(Err(error));
+                }
+            });
+        cores.push(core.map_err(system("start a core's thread"))?);
     }
     drop(sender);
     for index in 0..cores.len() {
         match ready.recv() {
             Ok(Ok(())) => {}
-            Ok(Err(source)) => {
-                return Err(ServeError::System {
-                    what: "set up a core's ring",
-                    source,
-                });
-            }
+            Ok(Err(error)) => return Err(system("set up a core's ring")(error)),
             Err(_) => return Err(ServeError::CoreEnded(index)),
         }
     }
@@ -208,10 +217,9 @@ fn supervise(
     drain_timeout: Duration,
 ) -> Result<(), ServeError> {
     loop {
-        let signal = signals.wait(SUPERVISE_INTERVAL).map_err(|source| ServeError::System {
-            what: "wait for signals",
-            source,
-        })?;
+        let signal = signals
+            .wait(SUPERVISE_INTERVAL)
+            .map_err(system("wait for signals"))?;
         let serving = *phase.borrow() == Phase::Serving;
         match signal {
             Some(Signal::Terminate | Signal::Interrupt) if serving => {
@@ -248,9 +256,11 @@ fn supervise(
 /// otherwise any (0).
 fn source_port(config: &Config) -> u16 {
     let wanted = config.data.active_source_port;
-    let usable = config.server.listen.iter().all(|address| {
-        socket::can_bind(SocketAddr::new(address.ip(), wanted))
-    });
+    let usable = config
+        .server
+        .listen
+        .iter()
+        .all(|address| socket::can_bind(SocketAddr::new(address.ip(), wanted)));
     match config.data.active && usable {
         true => wanted,
         false => 0,
@@ -290,8 +300,7 @@ fn passive_hint(error: &io::Error) -> &'static str {
 }
 
 /// What to do when a start needs more descriptors than there may be.
-const DESCRIPTOR_HINT: &str =
-    "; raise the descriptor limit (LimitNOFILE= in the unit, ulimit -n) or narrow data.passive_ports";
+const DESCRIPTOR_HINT: &str = "; raise the descriptor limit (LimitNOFILE= in the unit, ulimit -n) or narrow data.passive_ports";
 
 /// How often the supervisor looks whether its cores live.
 const SUPERVISE_INTERVAL: Duration = Duration::from_millis(100);

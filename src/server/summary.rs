@@ -31,9 +31,14 @@ impl Summary {
         descriptors: u64,
         active_source_port: u16,
     ) -> Self {
-        let fixed = sockets.cores.iter().map(|core| core.control.len() + core.passive.len());
+        let fixed = sockets
+            .cores
+            .iter()
+            .map(|core| core.control.len() + core.passive.len());
         let fixed = fixed.sum::<usize>() + cpus.len() * DESCRIPTORS_PER_CORE + DESCRIPTORS_REST;
-        let left = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(fixed);
+        let left = usize::try_from(descriptors)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(fixed);
         let affordable = (left / DESCRIPTORS_PER_SESSION).max(1);
         let sessions_max = config.limits.sessions.map_or(affordable, Into::into);
         Self {
@@ -49,7 +54,10 @@ impl Summary {
             access: access_text(config),
             limits: format!(
                 "{sessions_max} sessions, {} per address, idle {}, {descriptors} descriptors",
-                config.limits.sessions_per_ip.map_or("any number".to_owned(), |max| max.to_string()),
+                config
+                    .limits
+                    .sessions_per_ip
+                    .map_or_else(|| "any number".to_owned(), |max| max.to_string()),
                 duration_text(config.limits.idle_timeout),
             ),
             descriptors,
@@ -101,7 +109,11 @@ fn passive_text(config: &Config, sockets: &Sockets) -> String {
         .filter_map(|index| range.slice(index, parts))
         .map(|slice| slice.to_string())
         .collect();
-    format!("{} ports: {}", range.count() - sockets.taken.len(), slices.join(" | "))
+    format!(
+        "{} ports: {}",
+        range.count() - sockets.taken.len(),
+        slices.join(" | ")
+    )
 }
 
 fn access_text(config: &Config) -> String {
@@ -111,7 +123,10 @@ fn access_text(config: &Config) -> String {
             crate::proto::listing::Access::ReadOnly => "read-only",
             crate::proto::listing::Access::ReadWrite => "read-write",
         };
-        parts.push(format!("anonymous {rights} in {}", config.anonymous.root.display()));
+        parts.push(format!(
+            "anonymous {rights} in {}",
+            config.anonymous.root.display()
+        ));
     }
     if config.users.enabled {
         parts.push(format!("users of {}", config.users.file.display()));

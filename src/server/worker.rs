@@ -16,7 +16,7 @@ use crate::auth::Authenticator;
 use crate::config::{self, Config};
 use crate::control::{self, Core, Phase, Stop};
 use crate::data::active::Active;
-use crate::data::pool::Pool;
+use crate::data::pool::{PassiveListener, Pool};
 use crate::session;
 use crate::storage::{FailedUpload, Settings, UploadPolicy};
 use crate::sys;
@@ -29,6 +29,12 @@ pub(super) struct Share {
     pub(super) index: usize,
     pub(super) cpu: usize,
     pub(super) sockets: CoreSockets,
+    pub(super) common: Common,
+}
+
+/// What every core is given.
+#[derive(Clone)]
+pub(super) struct Common {
     pub(super) config: Arc<Config>,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) verifiers: Workers,
@@ -50,22 +56,65 @@ pub(super) fn run(share: Share, ready: impl FnOnce()) -> io::Result<()> {
 
 async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
     let Share {
-        sockets,
+        sockets, common, ..
+    } = share;
+    let drain_timeout = common.config.server.drain_timeout;
+    let admission = Arc::clone(&common.admission);
+    let mut phase = common.phase.clone();
+    let core = Rc::new(core(common, sockets.passive));
+    let spare = Rc::new(spare);
+    let acceptors: Vec<_> = sockets
+        .control
+        .into_iter()
+        .map(|listener| {
+            let (core, admission) = (Rc::clone(&core), Arc::clone(&admission));
+            uring::spawn(accept(
+                core,
+                Rc::new(listener),
+                admission,
+                Rc::clone(&spare),
+            ))
+        })
+        .collect();
+    ready();
+    reach(&mut phase, Phase::Draining).await;
+    // Dropping the accept withdraws it from the ring and closes the listener.
+    for acceptor in acceptors {
+        acceptor.abort();
+    }
+    core.stop.advance(Phase::Draining);
+    tokio::select! {
+        () = core.stop.empty() => {}
+        () = tokio::time::sleep(drain_timeout) => {}
+        () = reach(&mut phase, Phase::Ending) => {}
+    }
+    if core.stop.sessions() > 0 {
+        tracing::warn!(
+            sessions = core.stop.sessions(),
+            "ending sessions that still transfer"
+        );
+    }
+    core.stop.advance(Phase::Ending);
+    // Sessions end by themselves now; a disk that does not answer must not hold up the end.
+    let _ = tokio::time::timeout(END_TIMEOUT, core.stop.empty()).await;
+}
+
+/// Makes what the sessions of a core share. Must run on the core.
+fn core(common: Common, passive: Vec<PassiveListener>) -> Core {
+    let Common {
         config,
         authenticator,
         verifiers,
         listers,
-        admission,
         active_source_port,
-        mut phase,
         ..
-    } = share;
+    } = common;
     let limits = &config.limits;
     let pool = config.data.passive.then(|| {
         let per_client = limits.sessions_per_ip.map_or(usize::MAX, Into::into);
-        Pool::start(sockets.passive, config.data.accept_timeout, per_client)
+        Pool::start(passive, config.data.accept_timeout, per_client)
     });
-    let core = Rc::new(Core {
+    Core {
         limits: Rc::new(session_limits(&config)),
         line_length: limits.line_length,
         reply_timeout: limits.reply_timeout,
@@ -86,34 +135,7 @@ async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
         },
         roots: control::Roots::default(),
         stop: Stop::default(),
-    });
-    let spare = Rc::new(spare);
-    let acceptors: Vec<_> = sockets
-        .control
-        .into_iter()
-        .map(|listener| {
-            let (core, admission) = (Rc::clone(&core), Arc::clone(&admission));
-            uring::spawn(accept(core, Rc::new(listener), admission, Rc::clone(&spare)))
-        })
-        .collect();
-    ready();
-    reach(&mut phase, Phase::Draining).await;
-    // Dropping the accept withdraws it from the ring and closes the listener.
-    for acceptor in acceptors {
-        acceptor.abort();
     }
-    core.stop.advance(Phase::Draining);
-    tokio::select! {
-        () = core.stop.empty() => {}
-        () = tokio::time::sleep(config.server.drain_timeout) => {}
-        () = reach(&mut phase, Phase::Ending) => {}
-    }
-    if core.stop.sessions() > 0 {
-        tracing::warn!(sessions = core.stop.sessions(), "ending sessions that still transfer");
-    }
-    core.stop.advance(Phase::Ending);
-    // Sessions end by themselves now; a disk that does not answer must not hold up the end.
-    let _ = tokio::time::timeout(END_TIMEOUT, core.stop.empty()).await;
 }
 
 /// Waits until the supervisor has announced `wanted` or a later phase, or has gone.
@@ -166,7 +188,9 @@ struct Spare(std::cell::RefCell<Option<File>>);
 
 impl Spare {
     fn new() -> io::Result<Self> {
-        Ok(Self(std::cell::RefCell::new(Some(File::open("/dev/null")?))))
+        Ok(Self(std::cell::RefCell::new(Some(File::open(
+            "/dev/null",
+        )?))))
     }
 
     /// Takes one connection from the queue and closes it with a 421.

@@ -129,9 +129,15 @@ enum Question {
     Progress,
     ListHere,
     /// EPSV names the port alone; PASV names address and port.
-    Passive { extended: bool },
+    Passive {
+        extended: bool,
+    },
     /// HASH and the X digests differ in their replies.
-    Digest { verb: Verb, algorithm: HashAlgorithm, name: Vec<u8> },
+    Digest {
+        verb: Verb,
+        algorithm: HashAlgorithm,
+        name: Vec<u8>,
+    },
 }
 
 impl Session {
@@ -266,7 +272,9 @@ impl Session {
             Err(error) => {
                 self.rename_from = None;
                 self.reply(error.into());
-                return None;
+                // A web page can have a browser send FTP commands in the body of a POST. No line of
+                // FTP ends like an HTTP request line (RFC 9112 §3), so nothing of it is carried out.
+                return is_http(line).then_some(Action::Close);
             }
         };
         // RFC 959 §4.1.3: RNFR must be immediately followed by RNTO.
@@ -401,6 +409,10 @@ impl Session {
         self.question = question;
         Some(Action::Ask(request))
     }
+}
+
+fn is_http(line: &[u8]) -> bool {
+    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
 
 /// Lines that wait for the end of a transfer: some hundred NOOPs of a client that keeps its control

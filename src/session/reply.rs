@@ -1,6 +1,5 @@
 //! How a failure becomes a reply: the single place where that is decided.
 
-use super::action::Transfer;
 use crate::proto::failure::Failure;
 use crate::proto::path::PathError;
 use crate::proto::reply::{Code, Reply};
@@ -34,7 +33,10 @@ pub(super) fn failed(failure: Failure) -> Reply {
             Code::NO_DATA_CONNECTION,
             "Can't open data connection: the client refused it.",
         ),
-        Failure::PeerReset => (Code::TRANSFER_ABORTED, "Data connection closed by the client."),
+        Failure::PeerReset => (
+            Code::TRANSFER_ABORTED,
+            "Data connection closed by the client.",
+        ),
         Failure::PeerStalled => (
             Code::TRANSFER_ABORTED,
             "Data connection timed out: transfer aborted.",
@@ -65,11 +67,6 @@ pub(super) fn transfer_failed(failure: Failure, storing: bool) -> Reply {
         }
         _ => failed(failure),
     }
-}
-
-/// Whether a transfer writes.
-pub(super) fn is_store(transfer: &Transfer) -> bool {
-    matches!(transfer, Transfer::Store { .. })
 }
 
 /// The reply to a name that can be no path.

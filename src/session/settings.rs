@@ -88,7 +88,9 @@ impl Session {
             None => self.say(Code::COMMAND_OK, "Replies are in English."),
             Some(tag)
                 if tag.eq_ignore_ascii_case(b"en")
-                    || tag.get(..3).is_some_and(|head| head.eq_ignore_ascii_case(b"en-")) =>
+                    || tag
+                        .get(..3)
+                        .is_some_and(|head| head.eq_ignore_ascii_case(b"en-")) =>
             {
                 self.say(Code::COMMAND_OK, "Replies are in English.");
             }

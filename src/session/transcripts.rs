@@ -64,8 +64,18 @@ impl Stage {
     }
 
     fn nothing_left(&self) {
-        assert!(self.output.is_empty(), "{}: unexpected replies {:?}", self.place, self.output);
-        assert!(self.actions.is_empty(), "{}: unexpected actions {:?}", self.place, self.actions);
+        assert!(
+            self.output.is_empty(),
+            "{}: unexpected replies {:?}",
+            self.place,
+            self.output
+        );
+        assert!(
+            self.actions.is_empty(),
+            "{}: unexpected actions {:?}",
+            self.place,
+            self.actions
+        );
     }
 
     fn expect(&mut self, what: &str, expected: &str) {
@@ -73,7 +83,11 @@ impl Stage {
             "reply" => &mut self.output,
             _ => &mut self.actions,
         };
-        assert!(!queue.is_empty(), "{}: no {what}, expected {expected:?}", self.place);
+        assert!(
+            !queue.is_empty(),
+            "{}: no {what}, expected {expected:?}",
+            self.place
+        );
         assert_eq!(queue.remove(0), expected, "{}: {what}", self.place);
     }
 
@@ -169,10 +183,8 @@ fn outside(stage: &mut Stage, text: &str) {
         "unavailable" => Event::Verified(Verdict::Unavailable),
         "done" => Event::Answered(Ok(Answer::Done)),
         "bytes" => Event::Answered(Ok(Answer::Bytes(number(1)))),
-        "modified" => {
-            Event::Answered(Ok(Answer::Modified(words[1].parse().expect("a number"))))
-        }
-        "line" => Event::Answered(Ok(Answer::Line(text[5..].as_bytes().to_vec()))),
+        "modified" => Event::Answered(Ok(Answer::Modified(words[1].parse().expect("a number")))),
+        "line" => Event::Answered(Ok(Answer::Line(text.as_bytes()[5..].to_vec()))),
         "progress" => Event::Answered(Ok(Answer::Progress(Progress {
             bytes: number(1),
             seconds: number(2),
@@ -229,7 +241,9 @@ fn failure(name: &str) -> Failure {
         Failure::Aborted,
         Failure::OffsetBeyondEnd,
     ];
-    let found = ALL.into_iter().find(|failure| format!("{failure:?}") == name);
+    let found = ALL
+        .into_iter()
+        .find(|failure| format!("{failure:?}") == name);
     found.unwrap_or_else(|| panic!("no failure {name}"))
 }
 
@@ -300,7 +314,11 @@ fn describe_plan(plan: &Plan) -> String {
             path,
             type_code,
             offset,
-        } => format!("retrieve {} {} from {offset}", show(path), letter(type_code)),
+        } => format!(
+            "retrieve {} {} from {offset}",
+            show(path),
+            letter(type_code)
+        ),
         Transfer::Store {
             path,
             type_code,
@@ -313,7 +331,9 @@ fn describe_plan(plan: &Plan) -> String {
                 StoreMode::Append => "append".to_owned(),
                 StoreMode::Unique => "unique".to_owned(),
             };
-            let umask = umask.map(|umask| format!(" umask {umask:03o}")).unwrap_or_default();
+            let umask = umask
+                .map(|umask| format!(" umask {umask:03o}"))
+                .unwrap_or_default();
             format!("store {} {} {mode}{umask}", show(path), letter(type_code))
         }
         Transfer::List(listing) => format!("list {}", describe_listing(listing)),
@@ -339,7 +359,7 @@ fn describe_listing(listing: &Listing) -> String {
         ListForm::Facts => "facts",
     };
     let name = listing.name.as_ref();
-    let name = name.map_or("-".to_owned(), |name| escape(name));
+    let name = name.map_or_else(|| "-".to_owned(), |name| escape(name));
     let options = listing.options;
     let flags: String = [
         (options.all, 'a'),
@@ -352,7 +372,11 @@ fn describe_listing(listing: &Listing) -> String {
     .into_iter()
     .filter_map(|(set, letter)| set.then_some(letter))
     .collect();
-    let flags = if flags.is_empty() { String::new() } else { format!(" -{flags}") };
+    let flags = if flags.is_empty() {
+        String::new()
+    } else {
+        format!(" -{flags}")
+    };
     format!("{form} {} {name}{flags}", show(&listing.directory))
 }
 
@@ -362,7 +386,11 @@ fn show(path: &VirtualPath) -> String {
 
 /// Bytes as a transcript writes them.
 fn escape(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'")
+    bytes
+        .escape_ascii()
+        .to_string()
+        .replace("\\\"", "\"")
+        .replace("\\'", "'")
 }
 
 /// `\xNN` is a byte; everything else stands for itself.
@@ -387,5 +415,9 @@ fn transcripts_play_as_written() {
         play(&entry.expect("an entry").path());
         count += 1;
     }
-    assert!(count >= 8, "only {count} transcripts in {}", folder.display());
+    assert!(
+        count >= 8,
+        "only {count} transcripts in {}",
+        folder.display()
+    );
 }

@@ -32,7 +32,10 @@ impl Session {
             }
             Command::Abor => {
                 // RFC 959 §4.1.3: nothing to abort; the data connection, if any, is closed.
-                self.say(Code::CLOSING_DATA, "Abort complete, no transfer is running.");
+                self.say(
+                    Code::CLOSING_DATA,
+                    "Abort complete, no transfer is running.",
+                );
                 self.give_up_endpoint()
             }
             Command::Retr(name) => {
@@ -56,9 +59,7 @@ impl Session {
                 self.store(verb, name, mode)
             }
             Command::Appe(name) => self.store(verb, name, StoreMode::Append),
-            Command::Stou(name) => {
-                self.store(verb, name.unwrap_or(UNIQUE_NAME), StoreMode::Unique)
-            }
+            Command::Stou(name) => self.store(verb, name.unwrap_or(UNIQUE_NAME), StoreMode::Unique),
             Command::List(argument) => self.list(verb, argument, ListForm::Long),
             Command::Nlst(argument) => self.list(verb, argument, ListForm::Names),
             Command::Mlsd(name) => {
@@ -69,9 +70,7 @@ impl Session {
                 self.list(verb, argument, ListForm::Facts)
             }
             Command::Stat(argument) => self.status(argument),
-            Command::Hash(name) => {
-                self.digest(verb, self.hash, name, ByteRange::default())
-            }
+            Command::Hash(name) => self.digest(verb, self.hash, name, ByteRange::default()),
             Command::Checksum(ChecksumArgument {
                 algorithm,
                 name,
@@ -89,7 +88,10 @@ impl Session {
             return None;
         }
         if !self.limits.active {
-            self.say(Code::NOT_IMPLEMENTED, "Active mode is switched off: use PASV or EPSV.");
+            self.say(
+                Code::NOT_IMPLEMENTED,
+                "Active mode is switched off: use PASV or EPSV.",
+            );
             return None;
         }
         if address.ip() != self.client.address {
@@ -130,7 +132,10 @@ impl Session {
             return None;
         }
         if self.client.address.is_ipv6() {
-            self.say(Code::NO_DATA_CONNECTION, "PASV works over IPv4 only: use EPSV.");
+            self.say(
+                Code::NO_DATA_CONNECTION,
+                "PASV works over IPv4 only: use EPSV.",
+            );
             return None;
         }
         self.open_passive(false)
@@ -159,7 +164,10 @@ impl Session {
 
     fn open_passive(&mut self, extended: bool) -> Option<Action> {
         if !self.limits.passive {
-            self.say(Code::NOT_IMPLEMENTED, "Passive mode is switched off: use PORT or EPRT.");
+            self.say(
+                Code::NOT_IMPLEMENTED,
+                "Passive mode is switched off: use PORT or EPRT.",
+            );
             return None;
         }
         self.endpoint = None;
@@ -224,12 +232,7 @@ impl Session {
         )
     }
 
-    fn list(
-        &mut self,
-        verb: Verb,
-        argument: ListArgument<'_>,
-        form: ListForm,
-    ) -> Option<Action> {
+    fn list(&mut self, verb: Verb, argument: ListArgument<'_>, form: ListForm) -> Option<Action> {
         self.restart = 0;
         let listing = self.listing(argument, form)?;
         self.start(verb, Transfer::List(listing))
@@ -252,7 +255,10 @@ impl Session {
     /// Begins a transfer over the data connection that PORT, PASV or their like prepared.
     fn start(&mut self, verb: Verb, transfer: Transfer) -> Option<Action> {
         let Some(endpoint) = self.endpoint.take() else {
-            self.say(Code::NO_DATA_CONNECTION, "Use PORT, PASV, EPRT or EPSV first.");
+            self.say(
+                Code::NO_DATA_CONNECTION,
+                "Use PORT, PASV, EPRT or EPSV first.",
+            );
             return None;
         };
         self.activity = Activity::Opening(verb);
@@ -404,11 +410,7 @@ impl Session {
     }
 
     /// The answer to STAT: of the running transfer, or of the listing that has just been sent.
-    pub(super) fn status_answered(
-        &mut self,
-        question: Question,
-        answer: Result<Answer, Failure>,
-    ) {
+    pub(super) fn status_answered(&mut self, question: Question, answer: Result<Answer, Failure>) {
         match (question, answer) {
             (_, Ok(Answer::Progress(progress))) => {
                 let text = format!(

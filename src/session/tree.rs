@@ -7,8 +7,8 @@ use super::action::{Attributes, Request};
 use super::event::Answer;
 use super::{Action, Question, Session, reply};
 use crate::proto::argument::{FactList, Timestamp, parse_octal_mode};
-use crate::proto::command::SiteCommand;
 use crate::proto::command::Command;
+use crate::proto::command::SiteCommand;
 use crate::proto::failure::Failure;
 use crate::proto::feature;
 use crate::proto::path::VirtualPath;
@@ -32,27 +32,8 @@ impl Session {
                 self.reply(Reply::text(Code::PATHNAME, text));
                 None
             }
-            Command::Mkd(name) => {
-                let path = self.writable_path(name)?;
-                let umask = self.umask;
-                self.ask(
-                    Question::MakeDirectory(path.clone()),
-                    Request::MakeDirectory(path, umask),
-                )
-            }
-            Command::Rmd(name) => {
-                let path = self.writable_path(name)?;
-                let question = Question::Simple(Code::FILE_ACTION_OK, "Directory removed.");
-                self.ask(question, Request::RemoveDirectory(path))
-            }
-            Command::Dele(name) => {
-                let path = self.writable_path(name)?;
-                let question = Question::Simple(Code::FILE_ACTION_OK, "File removed.");
-                self.ask(question, Request::RemoveFile(path))
-            }
-            Command::Rnfr(name) => {
-                let path = self.writable_path(name)?;
-                self.ask(Question::RenameFrom(path.clone()), Request::Exists(path))
+            Command::Mkd(_) | Command::Rmd(_) | Command::Dele(_) | Command::Rnfr(_) => {
+                self.change_names(command)
             }
             Command::Size(name) => {
                 let path = self.path(name)?;
@@ -82,10 +63,42 @@ impl Session {
             Command::Mff(facts, name) => self.modify_facts(&facts, name),
             Command::Mfct(..) => {
                 // draft-somers-ftp-mfxx-04 §4: Linux has no call that sets a creation time.
-                self.say(Code::BAD_PARAMETER, "Creation times cannot be set on this system.");
+                self.say(
+                    Code::BAD_PARAMETER,
+                    "Creation times cannot be set on this system.",
+                );
                 None
             }
             Command::Site(site) => self.site(site),
+            _ => None,
+        }
+    }
+
+    /// The commands that make, remove and rename.
+    fn change_names(&mut self, command: Command<'_>) -> Option<Action> {
+        match command {
+            Command::Mkd(name) => {
+                let path = self.writable_path(name)?;
+                let umask = self.umask;
+                self.ask(
+                    Question::MakeDirectory(path.clone()),
+                    Request::MakeDirectory(path, umask),
+                )
+            }
+            Command::Rmd(name) => {
+                let path = self.writable_path(name)?;
+                let question = Question::Simple(Code::FILE_ACTION_OK, "Directory removed.");
+                self.ask(question, Request::RemoveDirectory(path))
+            }
+            Command::Dele(name) => {
+                let path = self.writable_path(name)?;
+                let question = Question::Simple(Code::FILE_ACTION_OK, "File removed.");
+                self.ask(question, Request::RemoveFile(path))
+            }
+            Command::Rnfr(name) => {
+                let path = self.writable_path(name)?;
+                self.ask(Question::RenameFrom(path.clone()), Request::Exists(path))
+            }
             _ => None,
         }
     }
@@ -160,7 +173,10 @@ impl Session {
             mode: None,
         };
         let text = changed(attributes, name);
-        self.ask(Question::Changed(text), Request::SetAttributes(path, attributes))
+        self.ask(
+            Question::Changed(text),
+            Request::SetAttributes(path, attributes),
+        )
     }
 
     /// draft-somers-ftp-mfxx-04 §5: all facts are set, or none is.
@@ -186,7 +202,10 @@ impl Session {
             }
         }
         let text = changed(attributes, name);
-        self.ask(Question::Changed(text), Request::SetAttributes(path, attributes))
+        self.ask(
+            Question::Changed(text),
+            Request::SetAttributes(path, attributes),
+        )
     }
 
     fn site(&mut self, site: SiteCommand<'_>) -> Option<Action> {
@@ -219,7 +238,10 @@ impl Session {
             }
             SiteCommand::Umask(Some(umask)) => {
                 self.umask = Some(umask);
-                self.reply(Reply::text(Code::COMMAND_OK, format!("Umask set to {umask:03o}.")));
+                self.reply(Reply::text(
+                    Code::COMMAND_OK,
+                    format!("Umask set to {umask:03o}."),
+                ));
                 None
             }
             SiteCommand::Idle(seconds) => {
@@ -251,7 +273,10 @@ impl Session {
             }
             self.idle_timeout = wanted;
         }
-        let text = format!("Idle time limit is {} seconds.", self.idle_timeout.as_secs());
+        let text = format!(
+            "Idle time limit is {} seconds.",
+            self.idle_timeout.as_secs()
+        );
         self.reply(Reply::text(Code::COMMAND_OK, text));
     }
 }

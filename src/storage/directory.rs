@@ -17,8 +17,8 @@ use crate::sys::flag::{
 use super::lines::Lines;
 use super::listing::{Format, ListRequest};
 use super::names::{Names, Order};
+use super::publish::is_hidden_name;
 use super::root::{failure, open_now};
-use super::upload::is_hidden_name;
 
 /// Where a listing is.
 #[derive(Debug)]

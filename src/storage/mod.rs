@@ -13,7 +13,7 @@
 //!
 //! - `root`: looking, entering, opening for reading.
 //! - `change`: making, removing, renaming, attributes.
-//! - `upload`: how a file arrives ([`Upload`]).
+//! - `upload`: how a file arrives ([`Upload`]), `publish`: how it becomes visible.
 //! - `listing`, `directory`, `names`, `lines`: LIST, NLST and MLSD ([`Listing`]).
 //! - `digest`: HASH and its kin, SIZE in TYPE A.
 
@@ -23,6 +23,7 @@ mod directory;
 mod lines;
 mod listing;
 mod names;
+mod publish;
 mod root;
 mod upload;
 mod work;

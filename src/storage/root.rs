@@ -203,6 +203,8 @@ impl Root {
 pub(super) enum Unsuitable {
     /// It is something else than a regular file.
     Kind(FileKind),
+    /// It has no name any more.
+    Gone,
     /// It cannot be asked.
     Unknown(io::Error),
 }
@@ -212,6 +214,7 @@ impl Unsuitable {
         match self {
             Self::Kind(FileKind::Directory) => Failure::IsADirectory,
             Self::Kind(_) => Failure::NotAFile,
+            Self::Gone => Failure::NotFound,
             Self::Unknown(error) => failure(operation, path, &error),
         }
     }

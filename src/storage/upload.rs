@@ -1,30 +1,22 @@
 //! How a file arrives (RFC 959 §4.1.3 STOR, STOU, APPE; RFC 3659 §5 REST).
 //!
-//! *Whole* uploads are written to a file without a name (`O_TMPFILE`, open(2)), or with a hidden
-//! one where the file system knows none without, in the directory where the file will be. At
-//! their end that file is linked under its name, or renamed over the file that has it: both are
-//! atomic, so that nobody ever sees half a file, and two uploads to one name end with one of
-//! them, whole. *In place* are APPE, REST, and uploads through a symbolic link; they hold
-//! `flock(2)` on the file, so that two of them never mix.
+//! *Whole* uploads are seen by nobody before their end ([`publish`](super::publish)). *In place*
+//! are APPE, REST, and uploads through a symbolic link; they hold `flock(2)` on the file, so that
+//! two of them never mix.
 //!
 //! Nothing is synced: like other servers, this one answers for what the kernel has accepted.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::proto::failure::Failure;
-use crate::proto::path::VirtualPath;
-use crate::proto::printable;
-use crate::sys::file::{self, FileKind, FileStatus};
-use crate::sys::flag::{
-    O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_TMPFILE, O_WRONLY,
-    RENAME_NOREPLACE,
-};
-use crate::sys::tree;
+use crate::proto::path::{NAME_BYTES_MAX, VirtualPath};
+use crate::sys::file::{self, FileKind};
+use crate::sys::flag::{O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_WRONLY};
 use crate::uring::{self, Fd};
 
+use super::publish::{Leftover, Name, Unseen, random};
 use super::root::{FailedUpload, INSIDE, Root, Unsuitable, UploadPolicy, failure, regular};
 
 /// What becomes of a file that is there already.
@@ -47,48 +39,10 @@ pub struct Upload {
     position: u64,
     path: VirtualPath,
     failed: FailedUpload,
-    target: Target,
-}
-
-/// Where an upload will be found.
-#[derive(Debug)]
-enum Target {
-    /// It is being written there.
-    InPlace,
-    /// It is being written there, under a name that exists for its sake.
-    Reserved(Name, Identity),
-    /// It will get this name at its end.
-    Whole(Whole),
-    /// Nothing is left to be done.
-    Settled,
-}
-
-/// A name in a directory.
-#[derive(Debug)]
-struct Name {
-    parent: Fd,
-    name: Vec<u8>,
-}
-
-/// Device and inode: which file a name showed.
-type Identity = (u64, u64);
-
-/// An upload that is not visible yet.
-#[derive(Debug)]
-struct Whole {
-    target: Name,
-    /// The name of the file meanwhile, where it cannot be without.
-    hidden: Option<Vec<u8>>,
-    /// What the name showed when the upload began.
-    before: Before,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Before {
-    Nothing,
-    File,
-    /// An empty file that keeps the name for this upload.
-    Placeholder(Identity),
+    /// How it becomes visible at its end; `None`: it is written in place.
+    unseen: Option<Unseen>,
+    /// The file that keeps the name chosen for it.
+    reserved: Option<Leftover>,
 }
 
 impl Root {
@@ -120,30 +74,41 @@ impl Root {
             return self.write_at(path, Some(0), mode).await;
         }
         let (parent, name) = self.parent("upload", path).await?;
-        let target = Name {
-            parent,
-            name: name.to_vec(),
-        };
-        let status = target
-            .status()
-            .await
-            .map_err(|error| failure("upload", path, &error))?;
-        let before = match status.map(|status| status.kind) {
-            None => Before::Nothing,
+        let target = Name::new(&parent, name);
+        let status = target.status().await;
+        let status = status.map_err(|error| failure("upload", path, &error))?;
+        let is_new = match status.map(|status| status.kind) {
+            None => true,
             Some(FileKind::File) => {
                 self.may_write(&target, path).await?;
-                Before::File
+                false
             }
             // Through the link, inside the tree: the link itself is not ours to replace.
             Some(FileKind::Symlink) => return self.write_at(path, Some(0), mode).await,
             Some(kind) => return Err(Unsuitable::Kind(kind).into_failure("upload", path)),
         };
-        match self.write_whole(path, target, before, mode).await {
+        match Unseen::make(target, is_new, mode).await {
+            Ok((file, unseen)) => {
+                let mut upload = self.begin(file, 0, path);
+                upload.unseen = Some(unseen);
+                Ok(upload)
+            }
             // The file may be written, but its directory may not.
-            Err(Failure::Denied) if before == Before::File => {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_new => {
                 self.write_at(path, Some(0), mode).await
             }
-            begun => begun,
+            Err(error) => Err(failure("upload", path, &error)),
+        }
+    }
+
+    fn begin(&self, file: OwnedFd, position: u64, path: &VirtualPath) -> Upload {
+        Upload {
+            file: Rc::new(file),
+            position,
+            path: path.clone(),
+            failed: self.settings.failed_upload,
+            unseen: None,
+            reserved: None,
         }
     }
 
@@ -156,28 +121,6 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failure("upload", path, &error)),
         }
-    }
-
-    async fn write_whole(
-        &self,
-        path: &VirtualPath,
-        target: Name,
-        before: Before,
-        mode: u32,
-    ) -> Result<Upload, Failure> {
-        let made = target.make_unnamed(mode).await;
-        let (file, hidden) = made.map_err(|error| failure("upload", path, &error))?;
-        Ok(Upload {
-            file: Rc::new(file),
-            position: 0,
-            path: path.clone(),
-            failed: self.settings.failed_upload,
-            target: Target::Whole(Whole {
-                target,
-                hidden,
-                before,
-            }),
-        })
     }
 
     /// Opens the file itself for writing at `offset`, or at its end.
@@ -207,13 +150,7 @@ impl Root {
         cut(&file, status.size, position)
             .await
             .map_err(|error| failure("upload", path, &error))?;
-        Ok(Upload {
-            file: Rc::new(file),
-            position,
-            path: path.clone(),
-            failed: self.settings.failed_upload,
-            target: Target::InPlace,
-        })
+        Ok(self.begin(file, position, path))
     }
 
     /// Finds a name that is free, and keeps it with an empty file: the reply that begins the
@@ -230,24 +167,18 @@ impl Root {
                 Err(error) => return Err(failure("upload", path, &error)),
             };
             let path = directory.join(&name).map_err(|_| Failure::NameInvalid)?;
+            let name = Name::new(&parent, &name);
             let status = file::status(&file).map_err(|error| failure("upload", &path, &error))?;
-            let identity = (status.device, status.inode);
-            let target = Name {
-                parent: Rc::clone(&parent),
-                name,
-            };
+            let mut upload = self.begin(file, 0, &path);
+            upload.reserved = Some(Leftover::file(name.clone(), &status));
             if self.settings.uploads == UploadPolicy::Whole {
-                let before = Before::Placeholder(identity);
-                return self.write_whole(&path, target, before, mode).await;
+                let made = Unseen::make(name, false, mode).await;
+                let (file, unseen) = made.map_err(|error| failure("upload", &path, &error))?;
+                upload.file = Rc::new(file);
+                upload.unseen = Some(unseen);
+            } else {
+                lock(&upload.file, &path)?;
             }
-            let upload = Upload {
-                file: Rc::new(file),
-                position: 0,
-                path: path.clone(),
-                failed: self.settings.failed_upload,
-                target: Target::Reserved(target, identity),
-            };
-            lock(&upload.file, &path)?;
             return Ok(upload);
         }
         Err(Failure::Exists)
@@ -277,50 +208,38 @@ impl Upload {
     /// [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name has become something that
     /// is not to be replaced. A whole upload leaves nothing then.
     pub async fn finish(mut self) -> Result<(), Failure> {
-        let Target::Whole(whole) = &mut self.target else {
-            self.target = Target::Settled;
-            let status = file::status(&self.file);
-            let status = status.map_err(|error| failure("upload", &self.path, &error))?;
-            return if status.links == 0 {
-                Err(Failure::NotFound)
-            } else {
-                Ok(())
-            };
+        let ended = match &mut self.unseen {
+            Some(unseen) => unseen.publish(&self.file).await,
+            None => match file::status(&self.file) {
+                Ok(status) if status.links == 0 => Err(Unsuitable::Gone),
+                status => status.map(drop).map_err(Unsuitable::Unknown),
+            },
         };
-        match whole.publish(&self.file).await {
-            Ok(()) => {
-                self.target = Target::Settled;
-                Ok(())
-            }
-            Err(error) => {
-                let failure = error.into_failure("upload", &self.path);
-                self.discard().await;
-                Err(failure)
-            }
+        if ended.is_ok() {
+            self.reserved = None;
         }
+        let path = self.path.clone();
+        self.discard().await;
+        ended.map_err(|error| error.into_failure("upload", &path))
     }
 
     /// Ends an upload that broke off; what remains is what the settings say.
     pub async fn abandon(mut self) {
         let arrived = file::status(&self.file).map_or(0, |status| status.size);
-        if self.failed == FailedUpload::Discard || arrived == 0 {
-            return self.discard().await;
-        }
-        let kept = match &mut self.target {
-            Target::Whole(whole) => match whole.before {
-                Before::Nothing => whole.publish_new(&self.file).await,
-                Before::Placeholder(_) => whole.publish(&self.file).await.is_ok(),
-                Before::File => false,
-            },
-            Target::InPlace | Target::Reserved(..) | Target::Settled => true,
+        let keep = self.failed == FailedUpload::Keep && arrived > 0;
+        let kept = match &mut self.unseen {
+            _ if !keep => false,
+            None => true,
+            Some(unseen) if self.reserved.is_some() => unseen.publish(&self.file).await.is_ok(),
+            Some(unseen) => unseen.publish_new(&self.file).await,
         };
         if kept {
-            self.target = Target::Settled;
-        } else {
-            self.discard().await;
+            self.reserved = None;
         }
+        self.discard().await;
     }
 
+    /// Removes the names that exist for its sake only, and closes the file.
     async fn discard(mut self) {
         for leftover in self.leftovers() {
             leftover.remove().await;
@@ -330,33 +249,9 @@ impl Upload {
         release(file).await;
     }
 
-    /// The names that exist for the sake of this upload, if it has not been settled.
     fn leftovers(&mut self) -> impl Iterator<Item = Leftover> + use<> {
-        let (reserved, hidden) = match std::mem::replace(&mut self.target, Target::Settled) {
-            Target::InPlace | Target::Settled => (None, None),
-            Target::Reserved(name, identity) => (Some((name, identity)), None),
-            Target::Whole(Whole {
-                target,
-                hidden,
-                before,
-            }) => {
-                let parent = Rc::clone(&target.parent);
-                let hidden = hidden.map(|name| Name { parent, name });
-                match before {
-                    Before::Placeholder(identity) => (Some((target, identity)), hidden),
-                    Before::Nothing | Before::File => (None, hidden),
-                }
-            }
-        };
-        let hidden = hidden.map(|name| Leftover {
-            name,
-            identity: None,
-        });
-        let reserved = reserved.map(|(name, identity)| Leftover {
-            name,
-            identity: Some(identity),
-        });
-        hidden.into_iter().chain(reserved)
+        let hidden = self.unseen.take().and_then(Unseen::into_leftover);
+        hidden.into_iter().chain(self.reserved.take())
     }
 }
 
@@ -364,153 +259,10 @@ impl Upload {
 /// are few, and were used a moment ago.
 impl Drop for Upload {
     fn drop(&mut self) {
-        for Leftover { name, .. } in self.leftovers() {
-            // Nobody is left to hear of a failure; a hidden name that stays is hidden.
-            let _ = tree::unlink_now(&name.parent, &name.name);
+        for leftover in self.leftovers() {
+            leftover.remove_now();
         }
     }
-}
-
-/// A name that an upload leaves when nothing becomes of it.
-struct Leftover {
-    name: Name,
-    /// Remove it only while it shows this file: somebody may have stored another one there.
-    identity: Option<Identity>,
-}
-
-impl Leftover {
-    async fn remove(self) {
-        let Self { name, identity } = self;
-        if identity.is_some() {
-            match name.status().await {
-                Ok(Some(status)) if Some((status.device, status.inode)) == identity => {}
-                _ => return,
-            }
-        }
-        if let Err(error) = uring::unlink(&name.parent, &name.name, 0).await {
-            let name = printable(&name.name);
-            tracing::debug!(name, %error, "leftover of an upload was not removed");
-        }
-    }
-}
-
-impl Whole {
-    /// Gives the file its name.
-    async fn publish(&mut self, file: &Fd) -> Result<(), Unsuitable> {
-        if self.before == Before::Nothing && self.publish_new(file).await {
-            return Ok(());
-        }
-        match self.target.status().await.map_err(Unsuitable::Unknown)? {
-            None => {}
-            Some(status) if status.kind == FileKind::File => {
-                // The bits that make a program run as its owner are not inherited: write(2) would
-                // have cleared them, too.
-                file::set_mode(file, status.mode & 0o777).map_err(Unsuitable::Unknown)?;
-            }
-            Some(status) => return Err(Unsuitable::Kind(status.kind)),
-        }
-        if self.hidden.is_none() {
-            self.hidden = Some(
-                self.target
-                    .link_hidden(file)
-                    .await
-                    .map_err(Unsuitable::Unknown)?,
-            );
-        }
-        let hidden = self.hidden.as_deref().unwrap_or_default();
-        let Name { parent, name } = &self.target;
-        uring::rename(parent, hidden, parent, name, 0)
-            .await
-            .map_err(Unsuitable::Unknown)?;
-        self.hidden = None;
-        Ok(())
-    }
-
-    /// Gives the file its name unless that is taken; says whether it did.
-    async fn publish_new(&mut self, file: &Fd) -> bool {
-        let Name { parent, name } = &self.target;
-        let Some(hidden) = self.hidden.as_deref() else {
-            return uring::link_file(file, parent, name).await.is_ok();
-        };
-        match uring::rename(parent, hidden, parent, name, RENAME_NOREPLACE).await {
-            Ok(()) => {
-                self.hidden = None;
-                true
-            }
-            // EINVAL: not every file system knows the flag (rename(2)), NFS for one. A link
-            // does not overwrite either.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                let linked = uring::link(parent, hidden, parent, name, 0).await.is_ok();
-                if linked && uring::unlink(parent, hidden, 0).await.is_ok() {
-                    self.hidden = None;
-                }
-                linked
-            }
-            Err(_) => false,
-        }
-    }
-}
-
-impl Name {
-    /// What has this name. Not followed if it is a link.
-    async fn status(&self) -> io::Result<Option<FileStatus>> {
-        match uring::open(&self.parent, &self.name, O_PATH | O_NOFOLLOW, 0, INSIDE).await {
-            Ok(file) => file::status(&file).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes a file without a name next to this one, or with a hidden one where the file system
-    /// knows no files without (open(2): `EOPNOTSUPP`, or `EISDIR` from one that ignores the flag).
-    async fn make_unnamed(&self, mode: u32) -> io::Result<(OwnedFd, Option<Vec<u8>>)> {
-        match uring::open(&self.parent, b".", O_TMPFILE | O_WRONLY, mode, INSIDE).await {
-            Ok(file) => return Ok((file, None)),
-            Err(error) if is_without_unnamed_files(&error) => {}
-            Err(error) => return Err(error),
-        }
-        self.make_hidden(mode)
-            .await
-            .map(|(file, name)| (file, Some(name)))
-    }
-
-    async fn make_hidden(&self, mode: u32) -> io::Result<(OwnedFd, Vec<u8>)> {
-        let flags = O_WRONLY | O_NOCTTY | O_CREAT | O_EXCL;
-        for _ in 1..HIDDEN_ATTEMPTS_MAX {
-            let name = hidden_name();
-            match uring::open(&self.parent, &name, flags, mode, INSIDE).await {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => return made.map(|file| (file, name)),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-
-    /// Links a file without a name under a hidden one.
-    async fn link_hidden(&self, file: &Fd) -> io::Result<Vec<u8>> {
-        for _ in 1..HIDDEN_ATTEMPTS_MAX {
-            let name = hidden_name();
-            match uring::link_file(file, &self.parent, &name).await {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                linked => return linked.map(|()| name),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-}
-
-/// Whether a listing passes over this name: it holds an upload that is not whole.
-pub(super) fn is_hidden_name(name: &[u8]) -> bool {
-    name.strip_prefix(HIDDEN_PREFIX)
-        .and_then(|rest| rest.strip_suffix(HIDDEN_SUFFIX))
-        .is_some_and(|random| random.len() == 16 && random.iter().all(u8::is_ascii_hexdigit))
-}
-
-fn hidden_name() -> Vec<u8> {
-    let mut name = HIDDEN_PREFIX.to_vec();
-    name.extend_from_slice(format!("{:016x}", random()).as_bytes());
-    name.extend_from_slice(HIDDEN_SUFFIX);
-    name
 }
 
 /// The name of the `attempt`th try: as wanted, then numbered, then random.
@@ -520,20 +272,16 @@ fn unique_name(wanted: &[u8], attempt: u32) -> Vec<u8> {
         1..=UNIQUE_NUMBERED_MAX => format!(".{attempt}"),
         _ => format!(".{:016x}", random()),
     };
-    // NAME_MAX: a component has at most 255 bytes (limits.h).
-    let mut name = wanted[..wanted.len().min(255 - suffix.len())].to_vec();
+    let mut end = wanted.len().min(NAME_BYTES_MAX - suffix.len());
+    // Not in the midst of a character, of which UTF-8 has up to three bytes after the first.
+    for _ in 0..3 {
+        if wanted.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            end -= 1;
+        }
+    }
+    let mut name = wanted[..end].to_vec();
     name.extend_from_slice(suffix.as_bytes());
     name
-}
-
-/// A number that nobody can foresee: std seeds its hash maps with such.
-fn random() -> u64 {
-    RandomState::new().hash_one(())
-}
-
-fn is_without_unnamed_files(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidInput, IsADirectory, Unsupported};
-    matches!(error.kind(), InvalidInput | IsADirectory | Unsupported)
 }
 
 /// Takes the right to write in place, until the file is closed.
@@ -585,9 +333,3 @@ const FREED_INLINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// which hardly any is ever taken.
 const UNIQUE_ATTEMPTS_MAX: u32 = UNIQUE_NUMBERED_MAX + 8;
 const UNIQUE_NUMBERED_MAX: u32 = 99;
-
-/// How many random names are tried for a hidden file.
-const HIDDEN_ATTEMPTS_MAX: u32 = 8;
-
-const HIDDEN_PREFIX: &[u8] = b".ringftpd-";
-const HIDDEN_SUFFIX: &[u8] = b".part";

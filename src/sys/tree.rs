@@ -1,6 +1,6 @@
 //! Small calls on the files of a user's tree, for [`crate::storage`].
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -31,13 +31,8 @@ pub fn set_blocking(file: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of unlink(2).
-pub fn unlink_now(directory: impl AsFd, name: &[u8]) -> io::Result<()> {
-    let name = CString::new(name)?;
-    Ok(unlinkat(
-        directory,
-        name.as_c_str(),
-        UnlinkatFlags::NoRemoveDir,
-    )?)
+pub fn unlink_now(directory: impl AsFd, name: &CStr) -> io::Result<()> {
+    Ok(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?)
 }
 
 /// Reads from a file at an offset, on this thread, which may wait for a disk. 0: the file ends here.

@@ -197,10 +197,7 @@ pub async fn digest(
 }
 
 /// Waits until the socket takes or has bytes, for no longer than a transfer may stall.
-async fn wait_for(
-    readiness: uring::Readiness,
-    depot: &Depot,
-) -> Result<(), Failure> {
+async fn wait_for(readiness: uring::Readiness, depot: &Depot) -> Result<(), Failure> {
     match tokio::time::timeout(depot.stall_timeout, readiness).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Failure::PeerReset),

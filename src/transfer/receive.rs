@@ -41,12 +41,7 @@ pub(super) async fn run(
     }
 }
 
-async fn image(
-    depot: &Depot,
-    upload: &Upload,
-    socket: &Fd,
-    watch: &Watch,
-) -> Result<(), Failure> {
+async fn image(depot: &Depot, upload: &Upload, socket: &Fd, watch: &Watch) -> Result<(), Failure> {
     let mut position = upload.position();
     let mut chunk = depot.buffers.take();
     loop {
@@ -61,12 +56,7 @@ async fn image(
     }
 }
 
-async fn ascii(
-    depot: &Depot,
-    upload: &Upload,
-    socket: &Fd,
-    watch: &Watch,
-) -> Result<(), Failure> {
+async fn ascii(depot: &Depot, upload: &Upload, socket: &Fd, watch: &Watch) -> Result<(), Failure> {
     let mut convert = ToLocal::default();
     let mut position = upload.position();
     let mut chunk = depot.buffers.take();

@@ -72,37 +72,31 @@ impl Cursor {
         let argument = request.name.as_deref().unwrap_or_default();
         let path = join(&request.directory, argument)?;
         let is_facts = matches!(request.format, Format::Facts(_));
-        if request.options.directory && !is_facts {
-            return Self::single(root, request, path, out);
-        }
-        let error = match open_directory(&root, &path) {
-            Ok(directory) => {
-                return Self::walk(root, request, path, directory, as_prefix(argument), None);
+        if is_facts || !request.options.directory {
+            let error = match open_directory(&root, &path) {
+                Ok(directory) => {
+                    let prefix = as_prefix(argument);
+                    return Self::walk(root, request, path, directory, prefix, None);
+                }
+                Err(error) => failure("list", &path, &error),
+            };
+            match error {
+                // A file, a link that leads nowhere, or a pattern.
+                Failure::NotADirectory | Failure::NotFound | Failure::TooManyLinks if !is_facts => {
+                }
+                _ => return Err(error),
             }
-            Err(error) => failure("list", &path, &error),
-        };
-        match error {
-            // A file, a link that leads nowhere, or a pattern.
-            Failure::NotADirectory | Failure::NotFound | Failure::TooManyLinks if !is_facts => {}
-            _ => return Err(error),
         }
+        let again = root.try_clone();
+        let again = again.map_err(|error| failure("list", &path, &error))?;
         let (prefix, last) = split_last(argument);
-        let again = root
-            .try_clone()
-            .map_err(|error| failure("list", &path, &error))?;
         match Self::single(again, request, path, out) {
             Err(Failure::NotFound) if glob::is_pattern(last) => {
                 let path = join(&request.directory, prefix)?;
                 let directory =
                     open_directory(&root, &path).map_err(|error| failure("list", &path, &error))?;
-                Self::walk(
-                    root,
-                    request,
-                    path,
-                    directory,
-                    prefix.to_vec(),
-                    Some(last.to_vec()),
-                )
+                let pattern = Some(last.to_vec());
+                Self::walk(root, request, path, directory, prefix.to_vec(), pattern)
             }
             found => found,
         }
@@ -136,7 +130,9 @@ impl Cursor {
     ) -> Result<Self, Failure> {
         let mut lines = Lines::new(root, request, &path);
         let is_facts = matches!(lines.format(), Format::Facts(_));
-        let tree = if request.options.recursive && !is_facts {
+        // `-d` lists no directory's names, thus of no directory below either (ls(1)).
+        let recursive = request.options.recursive && !request.options.directory;
+        let tree = if recursive && !is_facts {
             let top = directory
                 .try_clone()
                 .map_err(|error| failure("list", &path, &error))?;

@@ -305,16 +305,17 @@ async fn cut(file: &OwnedFd, size: u64, length: u64) -> io::Result<()> {
     off_core(move || file::truncate(&file, length)).await?
 }
 
-/// Closes a file that may have no name: its blocks are freed then, which takes a while for many.
+/// Closes a file. That frees its blocks if it has no name; and ext4 begins to write a file that
+/// was cut to nothing before (its mount option `auto_da_alloc`). Both take a while if it is large.
 async fn release(file: Fd) {
-    let large = file::status(&file)
-        .is_ok_and(|status| status.links == 0 && status.size > FREED_INLINE_BYTES_MAX);
+    let large = file::status(&file).is_ok_and(|status| status.size > FREED_INLINE_BYTES_MAX);
     // Whoever else holds the file, an operation in flight for instance, closes it then.
     let Ok(file) = Rc::try_unwrap(file) else {
         return;
     };
     if large {
-        // The result tells only whether the thread could be started; if not, it is closed here.
+        // If no thread could be started, it is closed here. The end is waited for, since it is
+        // also that of the lock.
         let _ = off_core(move || drop(file)).await;
     }
 }
@@ -325,7 +326,7 @@ async fn off_core<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -
         .map_err(io::Error::other)
 }
 
-/// How much of a file is freed on the core itself. ext4 frees extents of up to 128 MiB each, in
+/// How much of a file is freed, or closed, on the core itself. ext4 frees extents of up to 128 MiB each, in
 /// microseconds as long as they are few.
 const FREED_INLINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 

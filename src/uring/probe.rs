@@ -8,6 +8,8 @@ use io_uring::{IoUring, Probe, opcode};
 use thiserror::Error;
 
 use super::runtime::{CREATION, flags};
+use crate::sys;
+use crate::sys::flag::{O_DIRECTORY, O_PATH, RESOLVE_IN_ROOT};
 use crate::sys::kernel::Release;
 
 /// The oldest kernel that has everything: SINGLE_ISSUER (6.0), cancel by descriptor and
@@ -67,6 +69,12 @@ pub enum ProbeError {
          for what restricts it"
     )]
     OperationMissing(&'static str),
+    /// openat2(2) itself is filtered, although the ring is not.
+    #[error(
+        "openat2 is forbidden here, by which every path is kept inside its root: allow it in the \
+         seccomp profile; in a systemd unit remove RestrictSUIDSGID=, which blocks it altogether"
+    )]
+    OpenForbidden,
     /// Something this program has no advice for.
     #[error("io_uring cannot be set up: {0}")]
     Other(#[source] io::Error),
@@ -94,7 +102,19 @@ pub fn probe() -> Result<(), ProbeError> {
         .find(|(code, _)| !probe.is_supported(*code))
     {
         Some((_, name)) => Err(ProbeError::OperationMissing(name)),
-        None => Ok(()),
+        None => probe_open(),
+    }
+}
+
+/// Opens as every path is opened. Filters see only calls made outside of the ring.
+fn probe_open() -> Result<(), ProbeError> {
+    let here = fs::File::open("/").map_err(ProbeError::Other)?;
+    match sys::file::open(&here, b".", O_PATH | O_DIRECTORY, 0, RESOLVE_IN_ROOT) {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EPERM | libc::ENOSYS) => Err(ProbeError::OpenForbidden),
+            _ => Err(ProbeError::Other(error)),
+        },
     }
 }
 

@@ -137,6 +137,8 @@ fn patterns_match_in_the_last_component() {
             ("[1].txt", "[1].txt"),
             ("[dir]", "[dir]/inside"),
             ("-R s*", "sub,sub/c.txt,sub/deep,sub/deep/d"),
+            ("-d s*", "sub"),
+            ("-dR s*", "sub"),
         ] {
             assert_eq!(
                 names(&tree, argument).await.as_deref(),

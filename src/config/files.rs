@@ -4,7 +4,7 @@ use super::section::{Section, Value, Wrong};
 use super::units;
 
 /// How files come into being.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Files {
     /// Taken from the mode of what clients create (umask(2)): 0 to 0o777. SITE UMASK changes it
     /// for one session.
@@ -30,7 +30,8 @@ pub enum UploadPolicy {
 pub enum FailedUpload {
     /// Nothing of an upload that was not visible yet.
     Discard,
-    /// What arrived, so that REST can go on from there.
+    /// What arrived, under its name, so that REST can go on from there. A file that was to be
+    /// replaced is kept instead: going on with that one would mix the two.
     Keep,
 }
 

@@ -11,10 +11,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
+use crate::config::Files;
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::session::Limits;
-use crate::storage::{Root, Settings};
+use crate::storage::Root;
 use crate::sys::worker::Workers;
 use crate::transfer::Depot;
 
@@ -38,7 +39,7 @@ pub struct Core {
     /// Threads that check passwords.
     pub verifiers: Workers,
     /// How files are made.
-    pub settings: Settings,
+    pub files: Files,
     /// What transfers share.
     pub depot: Depot,
     /// The roots that sessions of this core have open.
@@ -53,11 +54,11 @@ pub struct Roots(RefCell<HashMap<PathBuf, Weak<Root>>>);
 
 impl Roots {
     /// The root at `path`, opened if no session of this core has it open.
-    pub(super) async fn open(&self, path: &Path, settings: Settings) -> io::Result<Rc<Root>> {
+    pub(super) async fn open(&self, path: &Path, files: Files) -> io::Result<Rc<Root>> {
         if let Some(root) = self.0.borrow().get(path).and_then(Weak::upgrade) {
             return Ok(root);
         }
-        let root = Rc::new(Root::open(path, settings).await?);
+        let root = Rc::new(Root::open(path, files).await?);
         let mut roots = self.0.borrow_mut();
         // Bounds the map by the trees in use, give or take a factor of two.
         if roots.len()

@@ -73,6 +73,8 @@ struct Connection {
     sending: Option<Sending>,
     sending_since: Instant,
     heard: Instant,
+    /// Since when a login is waited for; commands do not lengthen that.
+    login_since: Instant,
     tree: Option<Tree>,
     reservation: Option<Reservation>,
     running: Option<Running>,
@@ -120,6 +122,7 @@ impl Connection {
             sending: None,
             sending_since: now,
             heard: now,
+            login_since: now,
             tree: None,
             reservation: None,
             running: None,
@@ -190,10 +193,7 @@ impl Connection {
     /// Takes in why the task goes on; false when there is nobody left to serve.
     fn woken(&mut self, wake: Wake) -> bool {
         match wake {
-            Wake::Received(Ok(1..)) => {
-                self.heard = Instant::now();
-                true
-            }
+            Wake::Received(Ok(1..)) => true,
             Wake::Received(_) => false,
             Wake::Sent(sent) => sent.is_ok(),
             Wake::Opened => {
@@ -231,7 +231,7 @@ impl Connection {
                 self.event(Event::ShuttingDown);
             }
             _ => {
-                if !self.session.is_transferring() && now >= self.heard + self.session.patience() {
+                if !self.session.is_transferring() && now >= self.silence_ends() {
                     self.event(Event::IdleTimeout);
                 }
             }
@@ -244,14 +244,18 @@ impl Connection {
         if self.sending.is_some() {
             return self.sending_since + self.core.reply_timeout;
         }
-        let silence = match self.session.is_transferring() {
-            // The transfer has deadlines of its own.
-            true => LOOK_AGAIN,
-            false => self.session.patience(),
-        };
         match self.session.is_transferring() {
-            true => Instant::now() + silence,
-            false => self.heard + silence,
+            // The transfer has deadlines of its own.
+            true => Instant::now() + LOOK_AGAIN,
+            false => self.silence_ends(),
+        }
+    }
+
+    /// When the client has been silent, or not logged in, for too long.
+    fn silence_ends(&self) -> Instant {
+        match self.session.user() {
+            Some(_) => self.heard + self.session.idle_timeout(),
+            None => self.login_since + self.core.limits.login_timeout,
         }
     }
 
@@ -264,7 +268,7 @@ impl Connection {
             }
             let action = if let Some(line) = self.session.next_deferred() {
                 self.session.handle(Event::Line(&line))
-            } else if self.session.wants_lines() {
+            } else {
                 let mut rest = &self.input[self.cursor..];
                 let line = self.decoder.next_line(&mut rest);
                 let action = match line {
@@ -278,10 +282,11 @@ impl Connection {
                 }
                 match action {
                     None => return,
-                    Some(action) => action,
+                    Some(action) => {
+                        self.heard = Instant::now();
+                        action
+                    }
                 }
-            } else {
-                return;
             };
             let mut next = action;
             while let Some(action) = next {
@@ -327,10 +332,7 @@ impl Connection {
     }
 
     fn begin_receiving(&mut self) {
-        let wanted = self.receive.is_none()
-            && self.cursor == self.input.len()
-            && self.session.wants_lines()
-            && !self.closing;
+        let wanted = self.receive.is_none() && self.cursor == self.input.len() && !self.closing;
         if wanted {
             let mut buffer = std::mem::take(&mut self.input);
             buffer.clear();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
 use super::{Connection, Core, Tree, hang_up};
@@ -10,16 +10,15 @@ use crate::auth::{Identity, Outcome};
 use crate::data::pool::Reservation;
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
-use crate::proto::listing::{Access, Entry, FactSet, Kind, Role, write_facts};
-use crate::proto::path::VirtualPath;
+use crate::proto::listing::Access;
 use crate::session::action::{
     Credentials, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer,
 };
 use crate::session::event::{Answer, Opened, Transferred, Verdict};
 use crate::session::{Action, Event};
-use crate::storage::{Format, ListRequest, Root, UploadKind};
+use crate::storage::{self, Format, ListRequest, Root, UploadKind};
 use crate::sys;
-use crate::sys::file::{FileKind, FileStatus};
+use crate::sys::file::FileKind;
 use crate::transfer::{self, Order, Prepared};
 use crate::uring::{self, Fd};
 
@@ -53,6 +52,7 @@ impl Connection {
                 None
             }
             Action::Reset => {
+                self.login_since = Instant::now();
                 self.tree = None;
                 self.reservation = None;
                 None
@@ -93,7 +93,7 @@ impl Connection {
     /// Opens the tree of a user who may log in.
     async fn enter(&mut self, identity: Identity) -> Verdict {
         let Identity { name, root, access } = identity;
-        match self.core.roots.open(&root, self.core.settings).await {
+        match self.core.roots.open(&root, self.core.files).await {
             Ok(opened) => {
                 tracing::info!(peer = %self.peer, user = name, "login");
                 self.tree = Some(Tree {
@@ -137,7 +137,9 @@ impl Connection {
                 .map(|status| Answer::Modified(status.modified)),
             Request::Facts(path, facts) => {
                 let status = root.status(&path).await?;
-                Ok(Answer::Line(facts_line(&path, &status, facts, access)))
+                Ok(Answer::Line(storage::facts_line(
+                    &path, &status, facts, access,
+                )))
             }
             Request::Exists(path) => root.name_status(&path).await.map(|_| Answer::Done),
             Request::MakeDirectory(path, umask) => {
@@ -400,41 +402,6 @@ fn label(transfer: &Transfer) -> Label {
     Label {
         verb,
         path: path.as_bytes().to_vec(),
-    }
-}
-
-/// The line of MLST: facts, a space, the full path (RFC 3659 §7.2).
-fn facts_line(path: &VirtualPath, status: &FileStatus, facts: FactSet, access: Access) -> Vec<u8> {
-    let entry = Entry {
-        name: path.as_bytes(),
-        kind: kind_of(status.kind),
-        mode: status.mode,
-        links: status.links,
-        uid: status.uid,
-        gid: status.gid,
-        size: status.size,
-        modified: status.modified,
-        created: status.created,
-        target: None,
-        unique: (status.device, status.inode),
-    };
-    let mut line = Vec::new();
-    write_facts(&mut line, &entry, facts, Role::Listed, access);
-    let end = line.trim_ascii_end().len();
-    line.truncate(end);
-    line
-}
-
-/// The same kinds under the protocol's names.
-fn kind_of(kind: FileKind) -> Kind {
-    match kind {
-        FileKind::File => Kind::File,
-        FileKind::Directory => Kind::Directory,
-        FileKind::Symlink => Kind::Symlink,
-        FileKind::Fifo => Kind::Fifo,
-        FileKind::Socket => Kind::Socket,
-        FileKind::BlockDevice => Kind::BlockDevice,
-        FileKind::CharacterDevice => Kind::CharacterDevice,
     }
 }
 

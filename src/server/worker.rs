@@ -13,12 +13,11 @@ use tokio::sync::watch;
 use super::admission::{Admission, Refusal, Ticket};
 use super::listener::CoreSockets;
 use crate::auth::Authenticator;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control::{self, Core, Phase, Stop};
 use crate::data::active::Active;
 use crate::data::pool::{PassiveListener, Pool};
 use crate::session;
-use crate::storage::{FailedUpload, Settings, UploadPolicy};
 use crate::sys;
 use crate::sys::worker::Workers;
 use crate::transfer::{Buffers, Depot};
@@ -126,7 +125,7 @@ fn core(common: Common, passive: Vec<PassiveListener>) -> Core {
         },
         authenticator,
         verifiers,
-        settings: settings(&config),
+        files: config.files,
         depot: Depot {
             buffers: Buffers::default(),
             pipes: PipePool::new(PIPES_MAX),
@@ -212,20 +211,6 @@ fn session_limits(config: &Config) -> session::Limits {
         passive: config.data.passive,
         active: config.data.active,
         greeting: config.server.greeting.clone(),
-    }
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        umask: config.files.umask,
-        uploads: match config.files.uploads {
-            config::UploadPolicy::Whole => UploadPolicy::Whole,
-            config::UploadPolicy::InPlace => UploadPolicy::InPlace,
-        },
-        failed_upload: match config.files.failed_upload {
-            config::FailedUpload::Discard => FailedUpload::Discard,
-            config::FailedUpload::Keep => FailedUpload::Keep,
-        },
     }
 }
 

@@ -4,9 +4,10 @@ use std::mem;
 
 use super::action::Credentials;
 use super::event::Verdict;
-use super::{Action, Login, Question, Session};
+use super::{Action, DEFAULT_HASH, Login, Question, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::command::{Command, Verb};
+use crate::proto::listing::FactSet;
 use crate::proto::path::VirtualPath;
 use crate::proto::reply::Code;
 
@@ -131,6 +132,8 @@ impl Session {
         self.epsv_all = false;
         self.umask = None;
         self.idle_timeout = self.limits.idle_timeout;
+        self.facts = FactSet::default();
+        self.hash = DEFAULT_HASH;
         self.question = Question::None;
         self.say(Code::READY, "Ready for a new user.");
     }

@@ -30,6 +30,7 @@ mod settings;
 mod transfer;
 mod tree;
 
+use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
@@ -80,7 +81,8 @@ pub struct Session {
     hash: HashAlgorithm,
     activity: Activity,
     question: Question,
-    deferred: Vec<u8>,
+    deferred: VecDeque<Deferred>,
+    deferred_bytes: usize,
     output: Vec<u8>,
 }
 
@@ -89,6 +91,13 @@ pub struct Session {
 pub struct Client {
     /// Its address; an IPv4 client of an IPv6 listener by its IPv4 address.
     pub address: std::net::IpAddr,
+}
+
+/// A line that waits for the end of a transfer, and how often it came in a row.
+#[derive(Debug)]
+struct Deferred {
+    line: Vec<u8>,
+    times: u64,
 }
 
 #[derive(Debug)]
@@ -127,7 +136,9 @@ enum Question {
     Changed(Vec<u8>),
     FreeBytes,
     Progress,
-    ListHere,
+    ListHere {
+        begun: bool,
+    },
     /// EPSV names the port alone; PASV names address and port.
     Passive {
         extended: bool,
@@ -157,10 +168,11 @@ impl Session {
             epsv_all: false,
             umask: None,
             facts: FactSet::default(),
-            hash: HashAlgorithm::Sha256,
+            hash: DEFAULT_HASH,
             activity: Activity::Idle,
             question: Question::None,
-            deferred: Vec::new(),
+            deferred: VecDeque::new(),
+            deferred_bytes: 0,
             output: Vec::new(),
             limits,
         };
@@ -173,14 +185,17 @@ impl Session {
     pub fn handle(&mut self, event: Event<'_>) -> Option<Action> {
         match event {
             Event::Line(line) => self.line(line),
+            // An empty line gets the same reply in its turn.
+            Event::LineTooLong if self.is_transferring() => self.defer(b""),
             Event::LineTooLong => {
+                self.rename_from = None;
                 self.say(Code::SYNTAX_ERROR, "Command line too long.");
                 None
             }
             Event::Verified(verdict) => self.verified(verdict),
             Event::Answered(answer) => {
                 match mem::replace(&mut self.question, Question::None) {
-                    question @ (Question::ListHere | Question::Progress) => {
+                    question @ (Question::ListHere { .. } | Question::Progress) => {
                         self.status_answered(question, answer);
                     }
                     question => self.tree_answered(question, answer),
@@ -227,19 +242,17 @@ impl Session {
 
     /// The next line that had to wait for the end of a transfer; feed it as [`Event::Line`].
     pub fn next_deferred(&mut self) -> Option<Vec<u8>> {
-        if self.activity != Activity::Idle || self.deferred.is_empty() {
+        if self.activity != Activity::Idle {
             return None;
         }
-        let end = self.deferred.iter().position(|&byte| byte == b'\n')?;
-        let rest = self.deferred.split_off(end + 1);
-        let mut line = mem::replace(&mut self.deferred, rest);
-        line.pop();
+        let first = self.deferred.front_mut()?;
+        first.times -= 1;
+        if first.times > 0 {
+            return Some(first.line.clone());
+        }
+        let Deferred { line, .. } = self.deferred.pop_front()?;
+        self.deferred_bytes -= line.len() + size_of::<Deferred>();
         Some(line)
-    }
-
-    /// Whether another line may be fed: false while too many of them wait for a transfer's end.
-    pub fn wants_lines(&self) -> bool {
-        self.deferred.len() < DEFERRED_BYTES_MAX
     }
 
     /// Whether a transfer is under way.
@@ -255,12 +268,9 @@ impl Session {
         }
     }
 
-    /// How long the client may be silent as things stand.
-    pub fn patience(&self) -> Duration {
-        match self.login {
-            Login::In { .. } => self.idle_timeout,
-            _ => self.limits.login_timeout,
-        }
+    /// How long a user who is logged in may be silent.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
     }
 
     fn line(&mut self, line: &[u8]) -> Option<Action> {
@@ -300,21 +310,34 @@ impl Session {
                 None
             }
             Ok(Command::Abor) => {
-                self.defer(line);
-                let running = self.activity != Activity::Aborting;
+                if self.activity == Activity::Aborting {
+                    return self.defer(line);
+                }
                 self.activity = Activity::Aborting;
-                running.then_some(Action::Abort)
+                // Were there too many lines already, the end of the session aborts as well.
+                self.defer(line).or(Some(Action::Abort))
             }
-            _ => {
-                self.defer(line);
-                None
-            }
+            _ => self.defer(line),
         }
     }
 
-    fn defer(&mut self, line: &[u8]) {
-        self.deferred.extend_from_slice(line);
-        self.deferred.push(b'\n');
+    /// Keeps a line for the end of the transfer; ends the session if there are too many.
+    fn defer(&mut self, line: &[u8]) -> Option<Action> {
+        match self.deferred.back_mut() {
+            Some(last) if last.line == line => last.times += 1,
+            _ => {
+                self.deferred_bytes += line.len() + size_of::<Deferred>();
+                self.deferred.push_back(Deferred {
+                    line: line.to_vec(),
+                    times: 1,
+                });
+            }
+        }
+        if self.deferred_bytes > DEFERRED_BYTES_MAX {
+            self.say(Code::CLOSING, "Too many commands during a transfer.");
+            return Some(Action::Close);
+        }
+        None
     }
 
     fn command(&mut self, command: Command<'_>) -> Option<Action> {
@@ -415,8 +438,11 @@ fn is_http(line: &[u8]) -> bool {
     line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
 
-/// Lines that wait for the end of a transfer: some hundred NOOPs of a client that keeps its control
-/// connection alive. Beyond it the client's further lines stay in the kernel's socket buffer.
+/// draft-bryan-ftpext-hash §3.1 leaves the default to the server.
+const DEFAULT_HASH: HashAlgorithm = HashAlgorithm::Sha256;
+
+/// Different lines that may wait for the end of a transfer. A line that repeats the one before, as
+/// the NOOPs of a client that keeps its control connection alive, costs nothing more.
 const DEFERRED_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! | `S: text` | the session replies this line; the replies to one step must match exactly |
 //! | `> text` | the session asks for this action |
 //! | `< text` | what the world outside answers |
-//! | `@ text` | sets the stage: `login rw`, `login ro`, `client ADDRESS`, `no passive`, `no active` |
+//! | `@ text` | sets the stage: `login rw`, `login ro`, `client ADDRESS`, `no passive`, `no active`; |
+//! | | `repeat N line` sends it N times, `skip N reply` expects it N times, `flood` sends until cut off |
 //! | `# text` | a comment, mostly the paragraph that the lines below hold to |
 
 use std::net::IpAddr;
@@ -52,6 +53,11 @@ impl Stage {
             let action = self.session.handle(Event::Line(&line));
             self.note(action);
         }
+        self.collect();
+    }
+
+    /// Takes what the session has to send.
+    fn collect(&mut self) {
         let output = self.session.take_output();
         let text = escape(&output);
         let mut lines: Vec<&str> = text.split("\\r\\n").collect();
@@ -109,6 +115,27 @@ impl Stage {
                 *self = Self::new(limits(), address, &self.place);
                 self.output.clear();
             }
+            Some(("repeat", rest)) => {
+                let (times, line) = rest.split_once(' ').expect("a number and a line");
+                for _ in 0..times.parse().expect("a number") {
+                    self.feed(Event::Line(line.as_bytes()));
+                }
+            }
+            Some(("skip", rest)) => {
+                let (times, reply) = rest.split_once(' ').expect("a number and a reply");
+                for _ in 0..times.parse().expect("a number") {
+                    self.expect("reply", reply);
+                }
+            }
+            None if directive == "flood" => {
+                for number in 0.. {
+                    self.feed(Event::Line(format!("CWD {number}").as_bytes()));
+                    if !self.output.is_empty() {
+                        break;
+                    }
+                    assert!(number < 1000, "{}: the flood is not noticed", self.place);
+                }
+            }
             Some(("no", mode)) => {
                 let limits = Limits {
                     passive: mode != "passive",
@@ -153,7 +180,9 @@ fn play(path: &Path) {
             Some(("S:", reply)) => stage.expect("reply", reply.strip_prefix(' ').unwrap_or(reply)),
             Some(("> ", action)) => stage.expect("action", action),
             Some(("@ ", directive)) => {
-                stage.nothing_left();
+                if !directive.starts_with("skip") {
+                    stage.nothing_left();
+                }
                 stage.set(directive);
             }
             Some(("C:", line)) => {
@@ -174,6 +203,11 @@ fn play(path: &Path) {
 fn outside(stage: &mut Stage, text: &str) {
     let words: Vec<&str> = text.split(' ').collect();
     let number = |index: usize| words[index].parse::<u64>().expect("a number");
+    if text == "begun" {
+        stage.session.listing_begins();
+        stage.collect();
+        return;
+    }
     let event = match words[0] {
         "accepted" => Event::Verified(Verdict::Accepted(match words[1] {
             "ro" => Access::ReadOnly,

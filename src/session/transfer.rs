@@ -371,8 +371,10 @@ impl Session {
             self.system_status();
             return None;
         };
-        let listing = self.listing(argument, ListForm::Long)?;
-        self.question = Question::ListHere;
+        let mut listing = self.listing(argument, ListForm::Long)?;
+        // The heading of a directory within a directory could look like the last line of a reply.
+        listing.options.recursive = false;
+        self.question = Question::ListHere { begun: false };
         Some(Action::ListHere(listing))
     }
 
@@ -406,6 +408,7 @@ impl Session {
 
     /// The first line of the answer to STAT with a name; the lines of the listing follow it.
     pub fn listing_begins(&mut self) {
+        self.question = Question::ListHere { begun: true };
         self.output.extend_from_slice(b"213-Status follows:\r\n");
     }
 
@@ -420,6 +423,13 @@ impl Session {
                 self.reply(Reply::text(Code::SYSTEM_STATUS, text));
             }
             (_, Ok(_)) => self.say(Code::FILE_STATUS, "End of status."),
+            // RFC 959 §4.2: the last line begins with the code of the first.
+            (Question::ListHere { begun: true }, Err(_)) => {
+                self.say(
+                    Code::FILE_STATUS,
+                    "End of status: the listing is incomplete.",
+                );
+            }
             (_, Err(failure)) => self.reply(reply::failed(failure)),
         }
     }

@@ -225,6 +225,19 @@ impl Lines {
     }
 }
 
+/// The line of MLST: the facts, a space, the full path, without a line end (RFC 3659 §7.2).
+pub fn facts_line(
+    path: &VirtualPath,
+    status: &FileStatus,
+    facts: FactSet,
+    access: Access,
+) -> Vec<u8> {
+    let mut line = Vec::new();
+    let entry = entry(path.as_bytes(), status, None);
+    listing::write_facts(&mut line, &entry, facts, Role::Listed, access);
+    line
+}
+
 fn entry<'a>(name: &'a [u8], status: &FileStatus, target: Option<&'a [u8]>) -> Entry<'a> {
     Entry {
         name,

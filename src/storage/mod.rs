@@ -32,6 +32,7 @@ mod work;
 mod tests;
 
 pub use digest::{ASCII_SIZE_MAX, Digest};
+pub use lines::facts_line;
 pub use listing::{Format, ListRequest, Listing};
-pub use root::{FailedUpload, Root, Settings, UploadPolicy};
+pub use root::Root;
 pub use upload::{Upload, UploadKind};

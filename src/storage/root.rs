@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
+use crate::config::Files;
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
 use crate::proto::printable;
@@ -21,48 +22,7 @@ use crate::uring::{self, Fd};
 #[derive(Clone, Debug)]
 pub struct Root {
     pub(super) directory: Fd,
-    pub(super) settings: Settings,
-}
-
-/// How files come into being.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Settings {
-    /// Permission bits that new files and directories do not get. The umask of the process takes
-    /// its share as well: a server that leaves the matter to this one sets its own to 0.
-    pub umask: u32,
-    /// When an upload becomes visible.
-    pub uploads: UploadPolicy,
-    /// What becomes of an upload that broke off.
-    pub failed_upload: FailedUpload,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            umask: 0o022,
-            uploads: UploadPolicy::Whole,
-            failed_upload: FailedUpload::Discard,
-        }
-    }
-}
-
-/// When an upload becomes visible under its name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum UploadPolicy {
-    /// When it is whole; until then the name shows what it showed before.
-    Whole,
-    /// From its first byte on.
-    InPlace,
-}
-
-/// What becomes of an upload that broke off.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum FailedUpload {
-    /// Nothing of it remains, unless it was written in place.
-    Discard,
-    /// What arrived remains under its name, so that the client may go on with REST. A file that
-    /// was to be replaced is kept instead: going on with that one would mix the two.
-    Keep,
+    pub(super) settings: Files,
 }
 
 impl Root {
@@ -70,7 +30,7 @@ impl Root {
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EACCES` and whatever else open(2) says.
-    pub async fn open(path: &Path, settings: Settings) -> io::Result<Self> {
+    pub async fn open(path: &Path, settings: Files) -> io::Result<Self> {
         // The two places where a path can begin are always in memory: these opens wait for
         // nothing, the walk from there may.
         let (start, rest) = match path.strip_prefix("/") {
@@ -93,7 +53,7 @@ impl Root {
     }
 
     /// How files come into being in this tree.
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Files {
         self.settings
     }
 

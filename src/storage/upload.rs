@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use crate::config::{FailedUpload, UploadPolicy};
 use crate::proto::failure::Failure;
 use crate::proto::path::{NAME_BYTES_MAX, VirtualPath};
 use crate::sys::file::{self, FileKind};
@@ -17,7 +18,7 @@ use crate::sys::flag::{O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_WRON
 use crate::uring::{self, Fd};
 
 use super::publish::{Leftover, Name, Unseen, random};
-use super::root::{FailedUpload, INSIDE, Root, Unsuitable, UploadPolicy, failure, regular};
+use super::root::{INSIDE, Root, Unsuitable, failure, regular};
 
 /// What becomes of a file that is there already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +44,10 @@ pub struct Upload {
     unseen: Option<Unseen>,
     /// The file that keeps the name chosen for it.
     reserved: Option<Leftover>,
+    /// The size from which a file written in place has to be cut down to `position`.
+    cut_from: Option<u64>,
+    /// The empty file that was made to be written in place.
+    made: Option<Leftover>,
 }
 
 impl Root {
@@ -109,6 +114,8 @@ impl Root {
             failed: self.settings.failed_upload,
             unseen: None,
             reserved: None,
+            cut_from: None,
+            made: None,
         }
     }
 
@@ -130,15 +137,9 @@ impl Root {
         offset: Option<u64>,
         mode: u32,
     ) -> Result<Upload, Failure> {
-        let flags = O_WRONLY | O_NONBLOCK | O_NOCTTY;
         // A restart in the middle of nothing would leave an empty file behind.
-        let (flags, mode) = match offset {
-            Some(1..) => (flags, 0),
-            None | Some(0) => (flags | O_CREAT, mode),
-        };
-        let file = uring::open(&self.directory, path.relative(), flags, mode, INSIDE)
-            .await
-            .map_err(|error| failure("upload", path, &error))?;
+        let may_make = matches!(offset, None | Some(0));
+        let (file, is_made) = self.open_in_place(path, may_make, mode).await?;
         regular(&file).map_err(|error| error.into_failure("upload", path))?;
         lock(&file, path)?;
         // Only now nobody else of this server changes its size.
@@ -147,10 +148,42 @@ impl Root {
         if position > status.size {
             return Err(Failure::OffsetBeyondEnd);
         }
-        cut(&file, status.size, position)
-            .await
-            .map_err(|error| failure("upload", path, &error))?;
-        Ok(self.begin(file, position, path))
+        let mut upload = self.begin(file, position, path);
+        upload.cut_from = (status.size > position).then_some(status.size);
+        if is_made {
+            let (parent, name) = self.parent("upload", path).await?;
+            upload.made = Some(Leftover::file(Name::new(&parent, name), &status));
+        }
+        Ok(upload)
+    }
+
+    /// Opens a file for writing, or makes it; whether it was made is in the answer.
+    async fn open_in_place(
+        &self,
+        path: &VirtualPath,
+        may_make: bool,
+        mode: u32,
+    ) -> Result<(OwnedFd, bool), Failure> {
+        let flags = O_WRONLY | O_NONBLOCK | O_NOCTTY;
+        // Found; made; and, if the name is a link to nothing or was made meanwhile, either.
+        let tries = [
+            (flags, false),
+            (flags | O_CREAT | O_EXCL, true),
+            (flags | O_CREAT, false),
+        ];
+        let mut last = Failure::LocalError;
+        for (flags, is_made) in tries {
+            let mode = if flags & O_CREAT == 0 { 0 } else { mode };
+            match uring::open(&self.directory, path.relative(), flags, mode, INSIDE).await {
+                Ok(file) => return Ok((file, is_made)),
+                Err(error) => last = failure("upload", path, &error),
+            }
+            let goes_on = matches!(last, Failure::NotFound | Failure::Exists);
+            if !may_make || !goes_on {
+                break;
+            }
+        }
+        Err(last)
     }
 
     /// Finds a name that is free, and keeps it with an empty file: the reply that begins the
@@ -201,6 +234,21 @@ impl Upload {
         self.path.name().unwrap_or_default()
     }
 
+    /// Begins to write. Until then nothing has been changed that [`abandon`](Self::abandon) does
+    /// not undo: a client whose data connection never stands must not cost a file its content.
+    ///
+    /// # Errors
+    /// As ftruncate(2).
+    pub async fn start(&mut self) -> Result<(), Failure> {
+        self.made = None;
+        match self.cut_from.take() {
+            Some(size) => cut(&self.file, size, self.position)
+                .await
+                .map_err(|error| failure("upload", &self.path, &error)),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the upload: all its bytes have been written.
     ///
     /// # Errors
@@ -226,7 +274,7 @@ impl Upload {
     /// Ends an upload that broke off; what remains is what the settings say.
     pub async fn abandon(mut self) {
         let arrived = file::status(&self.file).map_or(0, |status| status.size);
-        let keep = self.failed == FailedUpload::Keep && arrived > 0;
+        let keep = self.failed == FailedUpload::Keep && arrived > 0 && self.made.is_none();
         let kept = match &mut self.unseen {
             _ if !keep => false,
             None => true,
@@ -251,7 +299,10 @@ impl Upload {
 
     fn leftovers(&mut self) -> impl Iterator<Item = Leftover> + use<> {
         let hidden = self.unseen.take().and_then(Unseen::into_leftover);
-        hidden.into_iter().chain(self.reserved.take())
+        hidden
+            .into_iter()
+            .chain(self.reserved.take())
+            .chain(self.made.take())
     }
 }
 

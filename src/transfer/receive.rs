@@ -18,11 +18,15 @@ use crate::uring::{self, Fd};
 /// leaves what the policy says.
 pub(super) async fn run(
     depot: &Depot,
-    upload: Upload,
+    mut upload: Upload,
     type_code: TypeCode,
     socket: &Fd,
     watch: &Watch,
 ) -> Result<(), Failure> {
+    if let Err(failure) = upload.start().await {
+        upload.abandon().await;
+        return Err(failure);
+    }
     let received = match type_code {
         TypeCode::Image => image(depot, &upload, socket, watch).await,
         TypeCode::Ascii => ascii(depot, &upload, socket, watch).await,

@@ -7,7 +7,6 @@
 //! empties it into the socket.
 
 use std::io;
-use std::time::Duration;
 
 use super::{Depot, Watch, wait_for};
 use crate::proto::argument::TypeCode;
@@ -30,17 +29,18 @@ pub(super) async fn image(
     while offset < end {
         if offset >= resident_until {
             let window = (end - offset).min(WINDOW_BYTES);
+            resident_until = offset + window;
             if !sys::file::resident(file, offset, window) {
-                let sent = cold_window(depot, file, offset, window, socket, watch).await?;
-                if sent == 0 {
+                let cold = cold_window(depot, file, offset, window, socket, watch).await?;
+                if cold.filled == 0 {
                     break;
                 }
-                offset += sent;
-                resident_until = offset;
+                offset += cold.sent;
+                // What the client has not taken yet is in the page cache now.
+                resident_until = offset - cold.sent + cold.filled;
                 turn = Turn::default();
                 continue;
             }
-            resident_until = offset + window;
         }
         let count = (resident_until - offset).min(turn.left()) as usize;
         match sys::file::send_file(file, socket, &mut offset, count) {
@@ -63,7 +63,17 @@ pub(super) async fn image(
     }
 }
 
-/// Sends one window of a file that is not in the page cache; returns how many bytes it had.
+/// How far a window of a cold file has come, in bytes.
+struct Cold {
+    /// Read from the disk.
+    filled: u64,
+    /// Taken by the client.
+    sent: u64,
+}
+
+/// Reads one window of a file that is not in the page cache, and sends what the client takes at
+/// once. The pipe is not held while the client is waited for: pipes are few, and one client that
+/// takes its time must not keep the others from theirs.
 async fn cold_window(
     depot: &Depot,
     file: &Fd,
@@ -71,14 +81,11 @@ async fn cold_window(
     window: u64,
     socket: &Fd,
     watch: &Watch,
-) -> Result<u64, Failure> {
-    let pipe = loop {
-        match depot.pipes.take().map_err(|error| local(&error))? {
-            Some(pipe) => break pipe,
-            // The pipes are all filled from the same disk: more at a time would gain nothing.
-            None => tokio::time::sleep(PIPE_RETRY_DELAY).await,
-        }
-    };
+) -> Result<Cold, Failure> {
+    let pipe = watch
+        .unless_aborted(depot.pipes.wait())
+        .await?
+        .map_err(|error| local(&error))?;
     let filled = pipe
         .fill(file, offset, window as u32)
         .await
@@ -91,13 +98,14 @@ async fn cold_window(
                 left -= sent;
                 watch.add(sent as usize);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                wait_for(uring::writable(socket), depot).await?;
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(sending_failed(&error)),
         }
     }
-    Ok(u64::from(filled))
+    Ok(Cold {
+        filled: u64::from(filled),
+        sent: u64::from(filled - left),
+    })
 }
 
 /// Sends a file with its line ends converted (TYPE A), from `skip` bytes of what is sent on.
@@ -245,9 +253,6 @@ const QUANTUM_BYTES: u64 = 256 * 1024;
 
 /// The page cache is probed once for this many bytes (2.5 ms of CPU per GiB).
 const WINDOW_BYTES: u64 = 1024 * 1024;
-
-/// How long a cold download waits before it asks again for a pipe.
-const PIPE_RETRY_DELAY: Duration = Duration::from_millis(1);
 
 /// Half a chunk, since every byte may become two.
 const ASCII_CHUNK_BYTES: usize = super::buffers::CHUNK_BYTES / 2;

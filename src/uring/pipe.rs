@@ -5,6 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
+use tokio::sync::Notify;
+
 use super::{Fd, splice};
 use crate::sys::flag::{SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK};
 use crate::sys::pipe::{bytes_inside, pipe};
@@ -28,6 +30,7 @@ struct Shared {
     idle: RefCell<Vec<Ends>>,
     lent: Cell<usize>,
     pipes_max: usize,
+    returned: Notify,
 }
 
 #[derive(Debug)]
@@ -46,7 +49,21 @@ impl PipePool {
                 idle,
                 lent,
                 pipes_max,
+                returned: Notify::new(),
             }),
+        }
+    }
+
+    /// As [`PipePool::take`], but waits for a pipe while all are in use.
+    ///
+    /// # Errors
+    /// As [`PipePool::take`].
+    pub async fn wait(&self) -> io::Result<Pipe> {
+        loop {
+            match self.take()? {
+                Some(pipe) => return Ok(pipe),
+                None => self.shared.returned.notified().await,
+            }
         }
     }
 
@@ -130,6 +147,7 @@ impl Drop for Pipe {
         if let Some(ends) = self.ends.take().filter(Ends::is_clean) {
             self.pool.idle.borrow_mut().push(ends);
         }
+        self.pool.returned.notify_one();
     }
 }
 
@@ -145,8 +163,11 @@ impl Ends {
     }
 
     /// An operation in flight holds a share of an end, and may still move bytes.
+    ///
+    /// A pipe that a limit of pipe(7) has made small is not kept: the next one may be allowed more.
     fn is_clean(&self) -> bool {
-        Rc::strong_count(&self.reader) == 1
+        self.capacity as usize >= CAPACITY
+            && Rc::strong_count(&self.reader) == 1
             && Rc::strong_count(&self.writer) == 1
             && bytes_inside(&self.reader).is_ok_and(|count| count == 0)
     }

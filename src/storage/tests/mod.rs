@@ -11,7 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Root, Settings, Upload};
+use super::{Root, Upload};
+use crate::config::Files;
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
 use crate::uring::{self, RingOptions};
@@ -24,10 +25,10 @@ struct Fixture {
 
 /// Runs a test on a ring. Whatever hangs fails.
 fn run<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
-    run_with(Settings::default(), test);
+    run_with(Files::default(), test);
 }
 
-fn run_with<F: Future<Output = ()>>(settings: Settings, test: impl FnOnce(Fixture) -> F) {
+fn run_with<F: Future<Output = ()>>(settings: Files, test: impl FnOnce(Fixture) -> F) {
     let outside = tempfile::tempdir().unwrap();
     fs::create_dir(outside.path().join("root")).unwrap();
     fs::write(outside.path().join("secret"), "secret").unwrap();

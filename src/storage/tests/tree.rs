@@ -350,7 +350,7 @@ fn what_may_not_be_searched_is_not_entered() {
 #[test]
 fn a_root_is_a_directory_that_exists() {
     uring::start(&RingOptions::default(), || async {
-        let settings = Settings::default();
+        let settings = Files::default();
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         for (path, expected) in [("file", libc::ENOTDIR), ("missing", libc::ENOENT)] {

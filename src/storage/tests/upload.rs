@@ -3,22 +3,25 @@
 use std::process::Command;
 
 use super::*;
-use crate::storage::{FailedUpload, UploadKind, UploadPolicy};
+use crate::config::{FailedUpload, UploadPolicy};
+use crate::storage::UploadKind;
 use crate::sys::file;
 
-const KEEP: Settings = Settings {
+const KEEP: Files = Files {
     umask: 0o022,
     uploads: UploadPolicy::Whole,
     failed_upload: FailedUpload::Keep,
 };
-const IN_PLACE: Settings = Settings {
+const IN_PLACE: Files = Files {
     umask: 0o022,
     uploads: UploadPolicy::InPlace,
     failed_upload: FailedUpload::Discard,
 };
 
 async fn begin(tree: &Fixture, path: &str, kind: UploadKind) -> Result<Upload, Failure> {
-    tree.root.upload(&at(path), kind, None).await
+    let mut upload = tree.root.upload(&at(path), kind, None).await?;
+    upload.start().await?;
+    Ok(upload)
 }
 
 async fn store(tree: &Fixture, path: &str, content: &str) -> Result<(), Failure> {
@@ -62,10 +65,10 @@ fn a_replaced_file_is_there_until_the_new_one_is_whole_and_hands_on_its_mode() {
 
 #[test]
 fn a_broken_upload_leaves_what_the_policy_says() {
-    // Settings, what was there, what is there afterwards.
-    let rows: [(Settings, Option<&str>, Option<&str>); 6] = [
-        (Settings::default(), None, None),
-        (Settings::default(), Some("old"), Some("old")),
+    // Files, what was there, what is there afterwards.
+    let rows: [(Files, Option<&str>, Option<&str>); 6] = [
+        (Files::default(), None, None),
+        (Files::default(), Some("old"), Some("old")),
         (KEEP, None, Some("part")),
         (KEEP, Some("old"), Some("old")),
         (IN_PLACE, None, Some("part")),
@@ -146,7 +149,7 @@ fn two_uploads_never_write_to_one_file() {
     run_with(IN_PLACE, |tree| async move {
         tree.write("file", "old");
         let whole = Root {
-            settings: Settings::default(),
+            settings: Files::default(),
             ..tree.root.clone()
         };
         let first = begin(&tree, "file", UploadKind::Append).await.unwrap();
@@ -171,7 +174,7 @@ fn two_uploads_never_write_to_one_file() {
 
 #[test]
 fn appending_and_restarting_write_in_place() {
-    for settings in [Settings::default(), IN_PLACE] {
+    for settings in [Files::default(), IN_PLACE] {
         run_with(settings, |tree| async move {
             for (kind, before, position, after) in [
                 (UploadKind::Append, None, 0, "xy"),
@@ -234,7 +237,7 @@ fn a_long_tail_is_cut_off_too() {
 
 #[test]
 fn unique_names_are_unique() {
-    for settings in [Settings::default(), IN_PLACE] {
+    for settings in [Files::default(), IN_PLACE] {
         run_with(settings, |tree| async move {
             let mut uploads = Vec::new();
             for expected in ["file", "file.1", "file.2"] {
@@ -263,7 +266,7 @@ fn unique_names_are_unique() {
 
 #[test]
 fn a_unique_name_is_given_back_unless_somebody_else_has_it() {
-    for settings in [Settings::default(), IN_PLACE] {
+    for settings in [Files::default(), IN_PLACE] {
         run_with(settings, |tree| async move {
             let upload = begin(&tree, "file", UploadKind::Unique).await.unwrap();
             upload.abandon().await;
@@ -285,7 +288,7 @@ fn a_unique_name_is_given_back_unless_somebody_else_has_it() {
 
 #[test]
 fn names_that_are_no_files_are_not_replaced() {
-    for settings in [Settings::default(), IN_PLACE] {
+    for settings in [Files::default(), IN_PLACE] {
         run_with(settings, |tree| async move {
             tree.directory("directory");
             tree.fifo("fifo");
@@ -461,4 +464,37 @@ fn a_full_file_system_is_told_and_gets_its_space_back() {
         assert_eq!(freed, free);
         assert_eq!(crossed, Err(Failure::CrossDevice));
     });
+}
+
+/// The bug: REST and STOR cut the file at once, and when the client then did not connect, its end
+/// was lost though nothing had been transferred.
+#[test]
+fn an_upload_that_never_starts_changes_nothing() {
+    for policy in [UploadPolicy::Whole, UploadPolicy::InPlace] {
+        for failed_upload in [FailedUpload::Discard, FailedUpload::Keep] {
+            let files = Files {
+                uploads: policy,
+                failed_upload,
+                ..Files::default()
+            };
+            run_with(files, async |tree| {
+                tree.write("old", "old content");
+                let kinds = [
+                    UploadKind::Replace,
+                    UploadKind::ReplaceFrom(3),
+                    UploadKind::Append,
+                ];
+                for kind in kinds {
+                    let upload = tree.root.upload(&at("old"), kind, None).await.unwrap();
+                    upload.abandon().await;
+                    assert_eq!(tree.read("old"), b"old content", "{kind:?}");
+                }
+                for kind in [UploadKind::Replace, UploadKind::Append] {
+                    let upload = tree.root.upload(&at("new"), kind, None).await.unwrap();
+                    upload.abandon().await;
+                    assert!(!tree.host("new").exists(), "{kind:?}");
+                }
+            });
+        }
+    }
 }

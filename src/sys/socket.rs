@@ -192,6 +192,21 @@ pub fn reset(socket: OwnedFd) {
     let _ = reset_on_close(&socket);
 }
 
+/// Resets the connection and keeps the descriptor: every wait on it ends with an error, and the
+/// peer cannot take what has come so far for the whole, as it could after a [`shutdown`].
+///
+/// # Errors
+/// As connect(2), whose address family AF_UNSPEC dissolves the association.
+pub fn disconnect(socket: &impl AsFd) -> io::Result<()> {
+    // SAFETY: an all-zero sockaddr is a valid value.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the kernel reads an address of the length given.
+    check(unsafe { libc::connect(socket.as_fd().as_raw_fd(), &raw const nowhere, length) })
+        .map(drop)
+}
+
 /// Receives what is there, without waiting. 0 is the end of the stream.
 ///
 /// # Errors
@@ -513,5 +528,18 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_disconnected_socket_is_reset_though_all_was_sent() {
+        let (mut client, server) = connection();
+        assert_eq!(send(&server, b"part").unwrap(), 4);
+        let mut part = [0; 4];
+        client.read_exact(&mut part).unwrap();
+        disconnect(&server).unwrap();
+        let error = client.read(&mut part).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(receive(&server, &mut part).is_err());
+        assert!(send(&server, b"more").is_err());
     }
 }

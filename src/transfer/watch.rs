@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::net::Shutdown;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
@@ -53,11 +52,12 @@ impl Watch {
     }
 
     /// Ends the transfer: every wait on its socket ends, and so does every wait before there is one.
+    /// The data connection is reset: a FIN would make what has come so far look like a whole file.
     pub fn abort(&self) {
         self.aborted.set(true);
         if let Some(socket) = self.socket.borrow().as_ref() {
-            // ENOTCONN: the client has closed it already.
-            let _ = sys::socket::shutdown(&**socket, Shutdown::Both);
+            // Should it fail, the connection is gone already.
+            let _ = sys::socket::disconnect(&**socket);
         }
     }
 

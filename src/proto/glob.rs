@@ -48,7 +48,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// Whether `text` has anything in it that [`matches`] treats as other than itself. File names may
+/// Whether `text` has anything in it that [`matches()`] treats as other than itself. File names may
 /// have such bytes as well: a name that exists is to be preferred to its meaning as a pattern.
 pub fn is_pattern(text: &[u8]) -> bool {
     memchr::memchr3(b'*', b'?', b'[', text).is_some()

@@ -5,7 +5,7 @@
 //! | RFC | what | where |
 //! |---|---|---|
 //! | 959, 1123 §4.1 | commands, replies, TYPE A, PORT | [`command`], [`reply`], [`ascii`], [`argument`] |
-//! | 854 | Telnet sequences on the control connection | [`line`] |
+//! | 854 | Telnet sequences on the control connection | [`mod@line`] |
 //! | 2389 | FEAT, OPTS | [`feature`], [`command`] |
 //! | 2428 | EPRT, EPSV | [`argument`] |
 //! | 2640 | UTF-8 names, LANG | [`path`], [`command`] |

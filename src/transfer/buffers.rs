@@ -10,7 +10,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// An empty chunk with room for [`CHUNK_BYTES`].
+    /// An empty chunk with room for 512 KiB.
     pub fn take(&self) -> Vec<u8> {
         let chunk = self.stock.borrow_mut().pop();
         chunk.unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))

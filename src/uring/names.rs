@@ -1,7 +1,7 @@
 //! Names in directories: making, removing, renaming and linking them.
 //!
 //! Each acts on a parent directory that is open and on one name in it, so that no path is resolved
-//! here (the caller resolved it with [`super::open`]). The ring always gives these to a worker. A
+//! here (the caller resolved it with [`super::open()`]). The ring always gives these to a worker. A
 //! dropped future leaves the change to its end.
 
 use std::ffi::CString;

@@ -108,7 +108,7 @@ pub fn probe() -> Result<(), ProbeError> {
 
 /// Opens as every path is opened. Filters see only calls made outside of the ring.
 fn probe_open() -> Result<(), ProbeError> {
-    let here = fs::File::open("/").map_err(ProbeError::Other)?;
+    let here = sys::tree::open_start("/").map_err(ProbeError::Other)?;
     match sys::file::open(&here, b".", O_PATH | O_DIRECTORY, 0, RESOLVE_IN_ROOT) {
         Ok(_) => Ok(()),
         Err(error) => match error.raw_os_error() {

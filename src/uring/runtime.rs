@@ -33,7 +33,7 @@ impl Default for RingOptions {
 /// that still run when the future ends are dropped.
 ///
 /// # Errors
-/// When the ring cannot be made; [`super::probe`] explains why.
+/// When the ring cannot be made; [`super::probe()`] explains why.
 ///
 /// # Panics
 /// When this thread already runs a ring.
@@ -127,7 +127,7 @@ fn create(options: &RingOptions) -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// The flags every ring of this program has; [`super::probe`] tries them.
+/// The flags every ring of this program has; [`super::probe()`] tries them.
 pub(super) fn flags(entries: u32) -> io_uring::Builder {
     let mut builder = tokio_uring::uring_builder();
     builder

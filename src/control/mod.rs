@@ -37,15 +37,6 @@ pub async fn serve(core: Rc<Core>, socket: OwnedFd, peer: SocketAddr) {
     let Ok(local) = sys::socket::local_address(&socket) else {
         return;
     };
-    // A reply leaves at once (TCP_NODELAY); an urgent DM stays in its place in the stream, so that a
-    // Telnet Synch is seen as the bytes it is (RFC 959 §4.1.3 ABOR; RFC 854, Synch).
-    let options = [
-        sys::socket::set_no_delay(&socket),
-        sys::socket::set_out_of_band_inline(&socket),
-    ];
-    if options.iter().any(Result::is_err) {
-        return;
-    }
     let mut connection = Connection::new(core, socket, peer.ip().to_canonical(), local);
     connection.run().await;
     connection.close().await;

@@ -302,20 +302,16 @@ async fn run(
 
 /// Waits for the client, or connects to it.
 async fn connect(core: &Core, way: Way) -> Result<Fd, Failure> {
-    let socket = match way {
+    match way {
         Way::Passive(reservation) => {
             let connection = reservation.connection();
             match tokio::time::timeout(core.accept_timeout, connection).await {
-                Ok(connection) => Fd::new(connection?),
-                Err(_) => return Err(Failure::NoDataConnection),
+                Ok(connection) => Ok(Fd::new(connection?)),
+                Err(_) => Err(Failure::NoDataConnection),
             }
         }
-        Way::Active(local, peer) => Fd::new(core.active.connect(local.ip(), peer).await?),
-    };
-    // Without it the last segment waits for the acknowledgement of the one before (Nagle), and that
-    // one for the client's delayed acknowledgement: 40 ms for each small file.
-    sys::socket::set_no_delay(&*socket).map_err(|_| Failure::PeerReset)?;
-    Ok(socket)
+        Way::Active(local, peer) => Ok(Fd::new(core.active.connect(local.ip(), peer).await?)),
+    }
 }
 
 fn opened(prepared: &Prepared, unique: bool) -> Opened {

@@ -171,7 +171,7 @@ impl OpenHow {
 /// Sends up to `count` bytes of a file from `offset` to a socket with sendfile(2), and moves the
 /// offset behind what was sent. 0: the file ends here.
 ///
-/// Waits for the disk when the pages are not in memory; ask [`resident`] first.
+/// Waits for the disk when the pages are not in memory; ask [`residency`] first.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] when the socket's buffer is full; otherwise as sendfile(2).
@@ -196,21 +196,36 @@ pub fn send_file(
     Ok(sent)
 }
 
-/// Whether a window of a file is in memory, judged by its first and its last byte.
-///
-/// A file system that cannot tell (no `RWF_NOWAIT`, preadv2(2)) counts as not resident: the way
-/// for cold files is right for every file, only slower. tmpfs cannot (Linux 6.18), but has no disk.
-pub fn resident(file: &impl AsFd, offset: u64, length: u64) -> bool {
-    if length == 0 {
-        return true;
-    }
-    let last = offset.saturating_add(length - 1);
-    byte_resident(file, offset) && (last == offset || byte_resident(file, last))
+/// Where a window of a file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Residency {
+    /// In memory.
+    Resident,
+    /// Not in memory, or its file system cannot tell: the way for cold files is right for every
+    /// file, only slower.
+    Missing,
+    /// In memory with all the rest of the file: there is no disk behind it.
+    Diskless,
 }
 
-fn byte_resident(file: &impl AsFd, offset: u64) -> bool {
+/// Where a window of a file is, judged by its first and its last byte.
+pub fn residency(file: &impl AsFd, offset: u64, length: u64) -> Residency {
+    if length == 0 {
+        return Residency::Resident;
+    }
+    let last = offset.saturating_add(length - 1);
+    match byte_residency(file, offset) {
+        // Within one page, of 4 KiB at the least, the first byte speaks for the last.
+        Residency::Resident if last / PAGE_BYTES_MIN != offset / PAGE_BYTES_MIN => {
+            byte_residency(file, last)
+        }
+        residency => residency,
+    }
+}
+
+fn byte_residency(file: &impl AsFd, offset: u64) -> Residency {
     let Ok(offset) = offset_of(offset) else {
-        return true;
+        return Residency::Resident;
     };
     let mut byte = 0u8;
     let slice = libc::iovec {
@@ -228,8 +243,15 @@ fn byte_resident(file: &impl AsFd, offset: u64) -> bool {
         )
     };
     // Past the end nothing is read, thus nothing is missing.
-    result >= 0
-        || (io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP) && on_tmpfs(file))
+    if result >= 0 {
+        return Residency::Resident;
+    }
+    // tmpfs cannot tell (no RWF_NOWAIT as of Linux 6.18, preadv2(2)).
+    let cannot_tell = io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP);
+    match cannot_tell && on_tmpfs(file) {
+        true => Residency::Diskless,
+        false => Residency::Missing,
+    }
 }
 
 fn on_tmpfs(file: &impl AsFd) -> bool {
@@ -383,6 +405,9 @@ fn kind_of(mode: u32) -> FileKind {
 /// Permission, set-ID and sticky bits of a mode.
 const MODE_BITS: u32 = 0o7777;
 
+/// The smallest page of any architecture.
+const PAGE_BYTES_MIN: u64 = 4096;
+
 /// `O_TMPFILE` without the `O_DIRECTORY` it contains (open(2)).
 const TMPFILE_BIT: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
 
@@ -530,26 +555,24 @@ mod tests {
             return; // No tmpfs here.
         };
         file.write_all(b"x").unwrap();
-        assert!(resident(&file, 0, 1));
+        assert_eq!(residency(&file, 0, 1), Residency::Diskless);
     }
 
     #[test]
     fn pages_just_written_are_resident_where_the_file_system_can_tell() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 100_000]).unwrap();
-        let mut byte = [0];
-        // SAFETY: one iovec of one byte, which outlives the call.
-        let can_tell = unsafe {
-            let slice = libc::iovec {
-                iov_base: byte.as_mut_ptr().cast(),
-                iov_len: 1,
-            };
-            libc::preadv2(file.as_raw_fd(), &raw const slice, 1, 0, libc::RWF_NOWAIT) == 1
-        };
-        assert_eq!(resident(&file, 0, 100_000), can_tell);
+        // On a file system without RWF_NOWAIT the answer is another one, but always the same.
+        let expected = residency(&file, 0, 1);
+        assert_eq!(residency(&file, 0, 100_000), expected);
         // Beyond the end nothing is missing; nothing is nothing.
-        assert_eq!(resident(&file, 0, 1 << 40), can_tell);
-        assert!(resident(&file, 5, 0));
-        assert!(resident(&file, u64::MAX, 10));
+        assert_eq!(residency(&file, 0, 1 << 40), expected);
+        assert_eq!(residency(&file, 5, 0), Residency::Resident);
+        assert_eq!(residency(&file, u64::MAX, 10), Residency::Resident);
+        if nix::sys::statfs::fstatfs(&file).unwrap().filesystem_type()
+            == nix::sys::statfs::EXT4_SUPER_MAGIC
+        {
+            assert_eq!(expected, Residency::Resident);
+        }
     }
 }

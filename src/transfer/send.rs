@@ -13,6 +13,7 @@ use crate::proto::argument::TypeCode;
 use crate::proto::ascii::ToNetwork;
 use crate::proto::failure::Failure;
 use crate::sys;
+use crate::sys::file::Residency;
 use crate::uring::{self, Fd};
 
 /// Sends the bytes from `offset` to `end` as they are (TYPE I).
@@ -29,8 +30,12 @@ pub(super) async fn image(
     while offset < end {
         if offset >= resident_until {
             let window = (end - offset).min(WINDOW_BYTES);
-            resident_until = offset + window;
-            if !sys::file::resident(file, offset, window) {
+            let residency = sys::file::residency(file, offset, window);
+            resident_until = match residency {
+                Residency::Diskless => end,
+                _ => offset + window,
+            };
+            if residency == Residency::Missing {
                 let cold = cold_window(depot, file, offset, window, socket, watch).await?;
                 if cold.filled == 0 {
                     break;

@@ -1,6 +1,7 @@
 //! `ringftpd user`: virtual users from the command line.
 
 use std::io::{self, BufRead, IsTerminal};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -189,14 +190,23 @@ fn users_file(args: &UserArgs) -> Result<(PathBuf, Readers), Failure> {
     Ok((config.users.file.clone(), readers(&config)))
 }
 
-/// A server that gives up root reads the file with its group.
+/// A server that gives up root reads the file with its group; one that systemd starts as its user,
+/// with the group to which the file's directory belongs.
 fn readers(config: &Config) -> Readers {
-    let Some(user) = &config.server.user else {
-        return Readers::Owner;
-    };
     if !Uid::effective().is_root() {
         return Readers::Owner;
     }
+    let Some(user) = &config.server.user else {
+        let directory = config
+            .users
+            .file
+            .parent()
+            .and_then(|path| path.metadata().ok());
+        return match directory.map(|directory| directory.gid()) {
+            None | Some(0) => Readers::Owner,
+            Some(group) => Readers::Group(group),
+        };
+    };
     let group = match &config.server.group {
         Some(group) => Group::from_name(group)
             .ok()

@@ -106,7 +106,7 @@ impl Connection {
             core,
             socket: Rc::new(socket),
             peer,
-            local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+            local,
             receive: None,
             input: Vec::with_capacity(RECEIVE_BYTES),
             cursor: 0,
@@ -216,16 +216,19 @@ impl Connection {
         if self.sending.is_some() && now >= self.sending_since + self.core.reply_timeout {
             return false;
         }
-        match self.core.stop.phase() {
-            Phase::Ending => return false,
-            Phase::Draining if !self.session.is_transferring() => {
-                self.event(Event::ShuttingDown);
+        // The last words are on their way.
+        if self.closing {
+            return true;
+        }
+        match (&self.running, self.core.stop.phase()) {
+            (Some(running), Phase::Ending) => running.abort(),
+            // What has not begun has nothing to finish.
+            (Some(running), Phase::Draining) if self.session.is_opening() => running.abort(),
+            (None, Phase::Draining | Phase::Ending) => self.event(Event::ShuttingDown),
+            (None, Phase::Serving) if now >= self.silence_ends() => {
+                self.event(Event::IdleTimeout);
             }
-            _ => {
-                if !self.session.is_transferring() && now >= self.silence_ends() {
-                    self.event(Event::IdleTimeout);
-                }
-            }
+            _ => {}
         }
         true
     }
@@ -235,10 +238,10 @@ impl Connection {
         if self.sending.is_some() {
             return self.sending_since + self.core.reply_timeout;
         }
-        match self.session.is_transferring() {
+        match &self.running {
             // The transfer has deadlines of its own.
-            true => Instant::now() + LOOK_AGAIN,
-            false => self.silence_ends(),
+            Some(_) => Instant::now() + LOOK_AGAIN,
+            None => self.silence_ends(),
         }
     }
 
@@ -253,7 +256,7 @@ impl Connection {
     /// Feeds the session what has been received, until it is used up or must wait.
     async fn feed(&mut self) {
         while !self.closing && self.session.output_len() < OUTPUT_BYTES_MAX {
-            if self.core.stop.phase() == Phase::Draining && !self.session.is_transferring() {
+            if self.core.stop.phase() != Phase::Serving && !self.session.is_transferring() {
                 self.event(Event::ShuttingDown);
                 return;
             }

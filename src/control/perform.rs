@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
-use super::{Connection, Core, Tree, hang_up};
+use super::{Connection, Core, Phase, Tree, hang_up};
 use crate::auth::{Identity, Outcome};
 use crate::data::pool::Reservation;
 use crate::proto::argument::TypeCode;
@@ -168,6 +168,9 @@ impl Connection {
         self.session.listing_begins();
         let mut chunk = Vec::new();
         while let Some(filled) = listing.next_chunk(chunk).await? {
+            if self.core.stop.phase() == Phase::Ending {
+                return Err(Failure::Aborted);
+            }
             self.session.output_raw(&filled);
             self.flush().await?;
             chunk = filled;
@@ -211,10 +214,12 @@ impl Connection {
         let core = Rc::clone(&self.core);
         let tree = self.tree();
         let label = label(&plan.transfer);
-        let shared = Shared::new(label);
+        let shared = Shared::new(label, &self.socket);
         let way = match plan.endpoint {
             Some(Endpoint::Passive) => self.reservation.take().map(Way::Passive),
-            Some(Endpoint::Active(address)) => Some(Way::Active(self.local, address)),
+            Some(Endpoint::Active(address)) => {
+                Some(Way::Active(self.local, on_the_link_of(self.local, address)))
+            }
             None => None,
         };
         let transfer = plan.transfer;
@@ -257,6 +262,15 @@ impl Connection {
     }
 }
 
+/// RFC 4007 §6: an IPv6 link-local address means nothing without its zone, which EPRT cannot tell. It
+/// is that of the control connection.
+fn on_the_link_of(local: SocketAddr, mut address: SocketAddr) -> SocketAddr {
+    if let (SocketAddr::V6(local), SocketAddr::V6(address)) = (local, &mut address) {
+        address.set_scope_id(local.scope_id());
+    }
+    address
+}
+
 /// How the data connection comes about.
 enum Way {
     Passive(Reservation),
@@ -279,9 +293,13 @@ async fn run(
         }
     );
     let watch = &shared.watch;
-    let prepared = watch
-        .unless_aborted(transfer::prepare(&core.depot, root, order))
-        .await??;
+    // Only a listing is dropped in the midst of its preparation: an upload may just have made a file.
+    let is_list = matches!(order, Order::List(_));
+    let preparation = transfer::prepare(&core.depot, root, order);
+    let prepared = match is_list {
+        true => watch.unless_aborted(preparation).await??,
+        false => preparation.await?,
+    };
     let socket = match watch.unless_aborted(connect(core, way)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(failure)) | Err(failure) => {
@@ -310,14 +328,22 @@ async fn connect(core: &Core, way: Way) -> Result<Fd, Failure> {
                 Err(_) => Err(Failure::NoDataConnection),
             }
         }
-        Way::Active(local, peer) => Ok(Fd::new(core.active.connect(local.ip(), peer).await?)),
+        Way::Active(local, peer) => Ok(Fd::new(core.active.connect(local, peer).await?)),
     }
 }
 
 fn opened(prepared: &Prepared, unique: bool) -> Opened {
     match prepared {
-        Prepared::Send { status, offset, .. } => Opened::File {
-            bytes: status.size.saturating_sub(*offset),
+        Prepared::Send {
+            status,
+            type_code,
+            offset,
+            ..
+        } => Opened::File {
+            bytes: match type_code {
+                TypeCode::Image => Some(status.size.saturating_sub(*offset)),
+                TypeCode::Ascii => None,
+            },
         },
         Prepared::Receive { upload, .. } if unique => Opened::UniqueUpload(upload.name().to_vec()),
         Prepared::Receive { .. } => Opened::Upload,

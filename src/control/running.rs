@@ -13,6 +13,7 @@ use crate::proto;
 use crate::proto::failure::Failure;
 use crate::session::event::{Opened, Progress, Transferred};
 use crate::transfer::Watch;
+use crate::uring::Fd;
 
 /// The future of a transfer with what can be seen of it from outside.
 pub(super) struct Running {
@@ -36,9 +37,9 @@ pub(super) struct Label {
 }
 
 impl Shared {
-    pub(super) fn new(label: Label) -> Rc<Self> {
+    pub(super) fn new(label: Label, control: &Fd) -> Rc<Self> {
         Rc::new(Self {
-            watch: Watch::new(),
+            watch: Watch::new(control),
             label,
             opened: RefCell::new(None),
         })

@@ -1,7 +1,7 @@
 //! Data connections in active mode (RFC 959 §3.2, PORT and EPRT): the server connects.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -18,13 +18,14 @@ pub struct Active {
 }
 
 impl Active {
-    /// Connects from `local`, the address at which the client reached the server, to `peer`.
+    /// Connects from `local`, the address at which the client reached the server (its port does not
+    /// matter), to `peer`.
     ///
     /// # Errors
     ///
     /// [`Failure::DataConnectionRefused`] if the client's side refuses, [`Failure::NoDataConnection`]
     /// if it does not answer in time or no connection can be made.
-    pub async fn connect(&self, local: IpAddr, peer: SocketAddr) -> Result<OwnedFd, Failure> {
+    pub async fn connect(&self, local: SocketAddr, peer: SocketAddr) -> Result<OwnedFd, Failure> {
         let connected = async {
             match self.connect_from(local, self.source_port, peer).await {
                 // Linux: the pair of addresses and ports is in use already, by a transfer under way
@@ -43,11 +44,12 @@ impl Active {
 
     async fn connect_from(
         &self,
-        local: IpAddr,
+        mut local: SocketAddr,
         source_port: u16,
         peer: SocketAddr,
     ) -> io::Result<OwnedFd> {
-        uring::connect(peer, Some(SocketAddr::new(local, source_port))).await
+        local.set_port(source_port);
+        uring::connect(peer, Some(local)).await
     }
 }
 

@@ -190,15 +190,20 @@ impl Port {
     fn deliver(&self, connection: OwnedFd, peer: SocketAddr) {
         let address = peer.ip().to_canonical();
         let pending = self.pending.borrow();
-        let slot = pending
-            .iter()
-            .find(|slot| slot.client == address && slot.connection.borrow().is_none());
+        let slot = pending.iter().find(|slot| slot.client == address);
         match slot {
-            Some(slot) => {
+            // A client may try again when its first connection has died on it.
+            Some(slot)
+                if slot
+                    .connection
+                    .borrow()
+                    .as_ref()
+                    .is_none_or(sys::socket::is_spent) =>
+            {
                 slot.connection.replace(Some(connection));
                 slot.wake();
             }
-            None => {
+            _ => {
                 tracing::debug!(%peer, port = self.number, "stranger on a passive port reset");
                 sys::socket::reset(connection);
             }

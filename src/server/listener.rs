@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use super::ServeError;
 use crate::config::Config;
@@ -52,6 +53,15 @@ pub(super) fn bind(config: &Config, cores: usize) -> Result<Sockets, ServeError>
         for core in &mut sockets.cores {
             let socket = socket::listen(bound, &options).map_err(failed)?;
             bound = socket::local_address(&socket).map_err(failed)?;
+            // Inherited by what is accepted. A control connection is silent during a long transfer,
+            // and address translators on its way forget silent connections.
+            socket::set_keepalive(
+                &socket,
+                KEEPALIVE_IDLE,
+                KEEPALIVE_INTERVAL,
+                KEEPALIVE_PROBES,
+            )
+            .map_err(failed)?;
             core.control.push(socket);
         }
         sockets.control.push(bound);
@@ -114,6 +124,12 @@ fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0u8) | 1
 }
+
+/// Address translators should keep a silent connection for two hours (RFC 5382 §5); many keep it for
+/// five minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// Connections that wait on one passive port: each is one client that has just been told the port.
 const PASSIVE_BACKLOG: u32 = 64;

@@ -70,8 +70,9 @@ pub struct Progress {
 pub enum Opened {
     /// A file of this many bytes is about to be sent.
     File {
-        /// Bytes from the restart point to the end of the file.
-        bytes: u64,
+        /// Bytes from the restart point to the end of the file; `None` if only sending it tells
+        /// (TYPE A).
+        bytes: Option<u64>,
     },
     /// A file is about to be received.
     Upload,

@@ -260,6 +260,11 @@ impl Session {
         self.activity != Activity::Idle
     }
 
+    /// Whether a transfer still waits for its data connection.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.activity, Activity::Opening(_))
+    }
+
     /// The name of the user who is logged in.
     pub fn user(&self) -> Option<&[u8]> {
         match &self.login {
@@ -338,6 +343,12 @@ impl Session {
             return Some(Action::Close);
         }
         None
+    }
+
+    fn abort_is_deferred(&self) -> bool {
+        let is_abort =
+            |deferred: &Deferred| matches!(command::parse(&deferred.line), Ok(Command::Abor));
+        self.deferred.iter().any(is_abort)
     }
 
     fn command(&mut self, command: Command<'_>) -> Option<Action> {

@@ -62,16 +62,9 @@ impl Session {
             OptsCommand::Mlst(facts) => {
                 self.facts = facts;
                 // RFC 3659 §7.9: the reply lists the facts that are on now.
-                let mut text = "MLST OPTS".to_owned();
-                let mut separator = ' ';
-                for name in facts.names() {
-                    text.push(separator);
-                    text.push_str(name);
-                    text.push(';');
-                    separator = '\0';
-                }
-                text.retain(|letter| letter != '\0');
-                self.reply(Reply::text(Code::COMMAND_OK, text));
+                let names: String = facts.names().map(|name| format!("{name};")).collect();
+                let text = format!("MLST OPTS {names}");
+                self.reply(Reply::text(Code::COMMAND_OK, text.trim_end()));
             }
             OptsCommand::Hash(algorithm) => {
                 if let Some(algorithm) = algorithm {

@@ -227,7 +227,9 @@ fn outside(stage: &mut Stage, text: &str) {
         "passive" => Event::PassiveOpened(Ok(words[1].parse().expect("an address"))),
         "dry" => Event::PassiveOpened(Err(Failure::NoDataConnection)),
         "opened" => Event::TransferOpened(match words[1] {
-            "file" => Opened::File { bytes: number(2) },
+            "file" => Opened::File {
+                bytes: words.get(2).map(|_| number(2)),
+            },
             "upload" => Opened::Upload,
             "unique" => Opened::UniqueUpload(words[2].as_bytes().to_vec()),
             _ => Opened::Listing,

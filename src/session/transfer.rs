@@ -261,6 +261,11 @@ impl Session {
             );
             return None;
         };
+        if self.abort_is_deferred() {
+            // The client sent ABOR behind this command while an earlier transfer was running.
+            self.reply(reply::failed(Failure::Aborted));
+            return (endpoint == Endpoint::Passive).then_some(Action::ClosePassive);
+        }
         self.activity = Activity::Opening(verb);
         Some(Action::Start(Box::new(Plan {
             transfer,
@@ -275,15 +280,12 @@ impl Session {
         self.activity = Activity::Running(verb);
         match opened {
             // Clients read the size out of the parenthesis (tnftp, lftp, wget).
-            Opened::File { bytes } => {
-                let kind = match self.type_code {
-                    TypeCode::Ascii => "ASCII",
-                    TypeCode::Image => "BINARY",
-                };
-                self.reply(Reply::text(
-                    Code::FILE_STATUS_OK,
-                    format!("Opening {kind} mode data connection ({bytes} bytes)."),
-                ));
+            Opened::File { bytes: Some(bytes) } => self.reply(Reply::text(
+                Code::FILE_STATUS_OK,
+                format!("Opening BINARY mode data connection ({bytes} bytes)."),
+            )),
+            Opened::File { bytes: None } => {
+                self.say(Code::FILE_STATUS_OK, "Opening ASCII mode data connection.");
             }
             Opened::Upload => self.say(Code::FILE_STATUS_OK, "Ok to send data."),
             // RFC 1123 §4.1.2.9: "150 FILE: pppp" exactly.

@@ -1,7 +1,7 @@
-//! Digests of files (draft-bryan-ftpext-hash-02 HASH; XCRC, XMD5, XSHA…), and the size of a text
-//! file as TYPE A would have it (RFC 3659 §4).
+//! Digests of files (draft-bryan-ftpext-hash-02 HASH; XCRC, XMD5, XSHA…), and sizes and offsets in
+//! a text file as TYPE A has them (RFC 3659 §4, §5).
 //!
-//! Both read the whole file: in pieces, each a job of its own, so that one big file holds no
+//! All read the whole file: in pieces, each a job of its own, so that one big file holds no
 //! worker's thread while others wait for it.
 
 use std::fmt::Write;
@@ -77,6 +77,31 @@ impl Root {
         let reader = Reader::new(file, 0, status.size);
         let lines = read(workers, path, reader, LineEnds::default(), LineEnds::update).await?;
         Ok(status.size + lines.added)
+    }
+
+    /// The offset in a file at which `offset` bytes of its TYPE A form end: where an upload in TYPE A
+    /// goes on after REST. An offset between the CR and the LF of a line end means both.
+    ///
+    /// # Errors
+    /// [`Failure::OffsetBeyondEnd`] when the file has no so many.
+    pub async fn ascii_offset(
+        &self,
+        workers: &Workers,
+        path: &VirtualPath,
+        offset: u64,
+    ) -> Result<u64, Failure> {
+        let (file, status) = self.open_regular(path).await?;
+        // No byte becomes less than one.
+        let reader = Reader::new(file, 0, status.size.min(offset));
+        let seek = Seek {
+            left: offset,
+            ..Seek::default()
+        };
+        let seek = read(workers, path, reader, seek, Seek::update).await?;
+        match seek.left {
+            0 => Ok(seek.position),
+            _ => Err(Failure::OffsetBeyondEnd),
+        }
     }
 }
 
@@ -202,6 +227,38 @@ fn hex(bytes: &[u8]) -> String {
             let _ = write!(hex, "{byte:02x}");
             hex
         })
+}
+
+/// Looks for the place that is so many bytes of the TYPE A form away.
+#[derive(Debug, Default)]
+struct Seek {
+    left: u64,
+    position: u64,
+    after_cr: bool,
+}
+
+impl Seek {
+    fn update(&mut self, mut bytes: &[u8]) {
+        while self.left > 0 && !bytes.is_empty() {
+            let run = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+            let step = self.left.min(run as u64);
+            self.left -= step;
+            self.position += step;
+            if run > 0 {
+                self.after_cr = bytes[run - 1] == b'\r';
+            }
+            if run == bytes.len() {
+                return;
+            }
+            if self.left > 0 {
+                let added = if self.after_cr { 1 } else { 2 };
+                self.left = self.left.saturating_sub(added);
+                self.position += 1;
+                self.after_cr = false;
+            }
+            bytes = &bytes[run + 1..];
+        }
+    }
 }
 
 /// Counts the line ends to which TYPE A adds a CR: those that have none (see

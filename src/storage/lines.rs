@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::proto::argument::ListOptions;
-use crate::proto::listing::{self, Access, Entry, FactSet, Kind, Role};
+use crate::proto::listing::{self, Access, Entry, Fact, FactSet, Kind, Role};
 use crate::proto::path::VirtualPath;
 use crate::sys::directory::{EntryKind, read_link};
 use crate::sys::file::{self, FileKind, FileStatus};
@@ -189,6 +189,8 @@ impl Lines {
                 }
                 // RFC 3659 §7.5.1.3: a "pdir" names the parent; the root has none.
                 Format::Facts(_) if role == Role::Parent && self.path == b"." => {}
+                // RFC 3659 §7.5.1.2: without the type fact nothing would tell them from entries.
+                Format::Facts(facts) if !facts.contains(Fact::Type) => {}
                 Format::Facts(facts) => {
                     listing::write_facts_line(out, &entry, facts, role, self.access);
                 }

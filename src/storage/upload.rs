@@ -124,7 +124,8 @@ impl Root {
     async fn may_write(&self, target: &Name, path: &VirtualPath) -> Result<(), Failure> {
         let flags = O_WRONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW;
         match uring::open(&target.parent, &target.name, flags, 0, INSIDE).await {
-            Ok(file) => lock(&file, path),
+            // Shared: two that look at the same time are not in each other's way.
+            Ok(file) => locked(file::lock_shared(&file), path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failure("upload", path, &error)),
         }
@@ -337,7 +338,11 @@ fn unique_name(wanted: &[u8], attempt: u32) -> Vec<u8> {
 
 /// Takes the right to write in place, until the file is closed.
 fn lock(file: &OwnedFd, path: &VirtualPath) -> Result<(), Failure> {
-    match file::lock_exclusive(file) {
+    locked(file::lock_exclusive(file), path)
+}
+
+fn locked(lock: io::Result<bool>, path: &VirtualPath) -> Result<(), Failure> {
+    match lock {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::Busy),
         Err(error) => Err(failure("lock", path, &error)),

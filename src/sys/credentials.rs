@@ -1,7 +1,8 @@
 //! Giving up root: to one user and group, for good, at most with the right to bind low ports.
 //!
-//! To be called once, before any other thread exists: capabilities belong to threads
-//! (capabilities(7)), and rings take the credentials of the thread that makes them.
+//! To be called once, before the threads that serve are started: capabilities belong to threads
+//! (capabilities(7)), and rings take the credentials of the thread that makes them. A thread that
+//! exists already changes its user with the others and keeps no capability.
 
 use std::ffi::CString;
 use std::io;

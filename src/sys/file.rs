@@ -324,8 +324,20 @@ pub fn free_bytes(file: &impl AsFd) -> io::Result<u64> {
 /// # Errors
 /// As flock(2), such as ENOLCK on a network file system.
 pub fn lock_exclusive(file: &impl AsFd) -> io::Result<bool> {
+    lock(file, libc::LOCK_EX)
+}
+
+/// As [`lock_exclusive`], but others may have the file in this way too.
+///
+/// # Errors
+/// As [`lock_exclusive`].
+pub fn lock_shared(file: &impl AsFd) -> io::Result<bool> {
+    lock(file, libc::LOCK_SH)
+}
+
+fn lock(file: &impl AsFd, kind: libc::c_int) -> io::Result<bool> {
     // SAFETY: flock takes numbers only.
-    let result = unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    let result = unsafe { libc::flock(file.as_fd().as_raw_fd(), kind | libc::LOCK_NB) };
     match check(result) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),

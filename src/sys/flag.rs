@@ -18,4 +18,4 @@ pub use libc::{
 pub use libc::{AT_REMOVEDIR, AT_SYMLINK_FOLLOW, RENAME_EXCHANGE, RENAME_NOREPLACE};
 
 /// `splice(2)`.
-pub use libc::{SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK};
+pub use libc::SPLICE_F_MOVE;

@@ -191,6 +191,37 @@ pub fn reset(socket: OwnedFd) {
     let _ = reset_on_close(&socket);
 }
 
+/// Whether the other side has closed its direction, also if bytes from before are still unread
+/// (POLLRDHUP, poll(2)).
+pub fn peer_has_closed(socket: &impl AsFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: socket.as_fd().as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, which outlives the call; a timeout of 0 does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+}
+
+/// Whether a connection is of no more use: reset, or closed by the other side with nothing unread.
+pub fn is_spent(socket: &impl AsFd) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: one byte, which outlives the call.
+    let peeked = unsafe {
+        libc::recv(
+            socket.as_fd().as_raw_fd(),
+            (&raw mut byte).cast(),
+            1,
+            libc::MSG_PEEK | libc::MSG_DONTWAIT,
+        )
+    };
+    match peeked {
+        1.. => false,
+        0 => true,
+        _ => io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock,
+    }
+}
+
 /// Resets the connection and keeps the descriptor: every wait on it ends with an error, and the
 /// peer cannot take what has come so far for the whole, as it could after a [`shutdown`].
 ///
@@ -537,5 +568,18 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert!(receive(&server, &mut part).is_err());
         assert!(send(&server, b"more").is_err());
+    }
+
+    #[test]
+    fn a_closed_peer_and_a_spent_connection_are_told_apart() {
+        let (mut client, server) = connection();
+        assert!(!peer_has_closed(&server) && !is_spent(&server));
+        client.write_all(b"x").unwrap();
+        drop(client);
+        wait(&server, libc::POLLRDHUP);
+        assert!(peer_has_closed(&server));
+        assert!(!is_spent(&server), "a byte is still to be read");
+        receive(&server, &mut [0]).unwrap();
+        assert!(is_spent(&server));
     }
 }

@@ -29,7 +29,7 @@ impl Buffers {
 /// Uploads measured 0.70, 0.50, 0.41, 0.35 and 1.39 CPU-seconds per GiB with chunks of 64 KiB,
 /// 256 KiB, 512 KiB, 1 MiB and 4 MiB; 512 KiB is the largest of which many uploads at once can have
 /// one each.
-pub(super) const CHUNK_BYTES: usize = 512 * 1024;
+const CHUNK_BYTES: usize = 512 * 1024;
 
 /// 16 MiB per core at the most stay allocated when nothing is transferred.
 const STOCK_MAX: usize = 32;

@@ -12,7 +12,7 @@ pub(super) async fn run(
     socket: &Fd,
     watch: &Watch,
 ) -> Result<(), Failure> {
-    let mut chunk = depot.buffers.take();
+    let mut chunk = Vec::new();
     while let Some(filled) = listing.next_chunk(chunk).await? {
         send::send_all(depot, &filled, socket, watch).await?;
         chunk = filled;

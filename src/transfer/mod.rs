@@ -10,7 +10,6 @@ mod receive;
 mod send;
 mod watch;
 
-use std::rc::Rc;
 use std::time::Duration;
 
 pub use buffers::Buffers;
@@ -122,9 +121,8 @@ pub async fn prepare(depot: &Depot, root: &Root, order: Order) -> Result<Prepare
         } => {
             let kind = match (kind, type_code) {
                 (UploadKind::ReplaceFrom(offset), TypeCode::Ascii) => {
-                    let (file, status) = root.open_for_reading(&path).await?;
-                    let local = send::local_offset(depot, &file, status.size, offset).await?;
-                    UploadKind::ReplaceFrom(local)
+                    let local = root.ascii_offset(&depot.workers, &path, offset);
+                    UploadKind::ReplaceFrom(local.await?)
                 }
                 (kind, _) => kind,
             };
@@ -204,6 +202,3 @@ async fn wait_for(readiness: uring::Readiness, depot: &Depot) -> Result<(), Fail
         Err(_) => Err(Failure::PeerStalled),
     }
 }
-
-/// Shared by the future that moves bytes and the control connection that watches it.
-pub type SharedWatch = Rc<Watch>;

@@ -33,7 +33,9 @@ pub(super) async fn run(
     };
     match received {
         // RFC 959 §4.1.3: after ABOR nothing is to become of the transfer, even if its end was near.
-        Ok(()) if !watch.is_aborted() => upload.finish().await,
+        // A client that dies closes all its connections in good order, as far as TCP can tell: the
+        // end of its file is the end of the data connection only if the control connection stands.
+        Ok(()) if !watch.is_aborted() && !watch.client_is_gone() => upload.finish().await,
         Ok(()) => {
             upload.abandon().await;
             Err(Failure::Aborted)

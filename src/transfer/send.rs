@@ -97,7 +97,7 @@ async fn cold_window(
         .map_err(|error| local(&error))?;
     let mut left = filled;
     while left > 0 {
-        match pipe.drain_now(socket, left) {
+        match pipe.drain(socket, left) {
             Ok(0) => return Err(Failure::PeerReset),
             Ok(sent) => {
                 left -= sent;
@@ -123,67 +123,29 @@ pub(super) async fn ascii(
     watch: &Watch,
 ) -> Result<(), Failure> {
     let mut convert = ToNetwork::default();
-    let mut converted = depot.buffers.take();
-    let mut chunk = depot.buffers.take();
+    let mut converted = Vec::new();
+    let mut chunk = Vec::with_capacity(ASCII_CHUNK_BYTES);
     let (mut offset, mut skip) = (0, skip);
     while offset < end {
         let read;
         chunk.clear();
-        chunk.reserve_exact(ASCII_CHUNK_BYTES);
         (read, chunk) = uring::read_at(file, chunk, offset).await;
-        let read = read.map_err(|error| local(&error))?;
+        let read = read.map_err(|error| local(&error))? as u64;
         if read == 0 {
-            break;
+            // The file has become shorter since it was opened.
+            return Err(Failure::LocalError);
         }
-        offset += read as u64;
+        // It may have become longer, too.
+        let read = read.min(end - offset);
+        offset += read;
         converted.clear();
-        convert.convert(&chunk[..read], &mut converted);
+        convert.convert(&chunk[..read as usize], &mut converted);
         let skipped = skip.min(converted.len() as u64) as usize;
         skip -= skipped as u64;
         send_all(depot, &converted[skipped..], socket, watch).await?;
     }
-    depot.buffers.give(chunk);
-    depot.buffers.give(converted);
     match skip {
         0 => Ok(()),
-        _ => Err(Failure::OffsetBeyondEnd),
-    }
-}
-
-/// The offset in a file of `end` bytes at which `offset` bytes of its TYPE A form end: where an
-/// upload in TYPE A goes on after REST (RFC 3659 §5.3).
-pub(super) async fn local_offset(
-    depot: &Depot,
-    file: &Fd,
-    end: u64,
-    offset: u64,
-) -> Result<u64, Failure> {
-    let mut convert = ToNetwork::default();
-    let mut converted = Vec::new();
-    let mut chunk = depot.buffers.take();
-    let (mut local_position, mut left) = (0, offset);
-    while left > 0 && local_position < end {
-        let read;
-        chunk.clear();
-        (read, chunk) = uring::read_at(file, chunk, local_position).await;
-        let read = read.map_err(|error| local(&error))?;
-        if read == 0 {
-            break;
-        }
-        for byte in &chunk[..read] {
-            if left == 0 {
-                break;
-            }
-            converted.clear();
-            convert.convert(std::slice::from_ref(byte), &mut converted);
-            local_position += 1;
-            // An offset between CR and LF means the line end whose first half has been sent.
-            left = left.saturating_sub(converted.len() as u64);
-        }
-    }
-    depot.buffers.give(chunk);
-    match left {
-        0 => Ok(local_position),
         _ => Err(Failure::OffsetBeyondEnd),
     }
 }
@@ -259,5 +221,5 @@ const QUANTUM_BYTES: u64 = 256 * 1024;
 /// The page cache is probed once for this many bytes (2.5 ms of CPU per GiB).
 const WINDOW_BYTES: u64 = 1024 * 1024;
 
-/// Half a chunk, since every byte may become two.
-const ASCII_CHUNK_BYTES: usize = super::buffers::CHUNK_BYTES / 2;
+/// One read of a text file. Its converted form takes twice as much at the most.
+const ASCII_CHUNK_BYTES: usize = 64 * 1024;

@@ -17,16 +17,18 @@ pub struct Watch {
     started: Instant,
     bytes: Cell<u64>,
     aborted: Cell<bool>,
+    control: Fd,
     socket: RefCell<Option<Fd>>,
 }
 
 impl Watch {
-    /// The watch of a transfer that begins now.
-    pub fn new() -> Self {
+    /// The watch of a transfer that begins now, asked for over `control`.
+    pub fn new(control: &Fd) -> Self {
         Self {
             started: Instant::now(),
             bytes: Cell::new(0),
             aborted: Cell::new(false),
+            control: Fd::clone(control),
             socket: RefCell::new(None),
         }
     }
@@ -66,6 +68,12 @@ impl Watch {
         self.aborted.get()
     }
 
+    /// Whether the client has closed the control connection, so that nobody is left to be told of
+    /// the outcome.
+    pub fn client_is_gone(&self) -> bool {
+        sys::socket::peer_has_closed(&*self.control)
+    }
+
     /// Runs `work` to its end, or drops it when the transfer is aborted.
     ///
     /// # Errors
@@ -80,11 +88,5 @@ impl Watch {
             work.as_mut().poll(context).map(Ok)
         })
         .await
-    }
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use super::{Fd, splice};
-use crate::sys::flag::{SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK};
+use crate::sys::flag::SPLICE_F_MOVE;
 use crate::sys::pipe::{bytes_inside, pipe};
 
 /// The pipes of one core. Clones share them.
@@ -114,25 +114,14 @@ impl Pipe {
         splice(file, Some(offset), self.writer(), length, SPLICE_F_MOVE).await
     }
 
-    /// As [`Pipe::drain`], on the core itself: what is in a pipe needs no disk, so it never waits.
-    ///
-    /// # Errors
-    /// As [`Pipe::drain`].
-    pub fn drain_now(&self, socket: &Fd, length: u32) -> io::Result<u32> {
-        crate::sys::pipe::drain(self.reader(), socket, length)
-    }
-
-    /// Moves up to `length` bytes from the pipe to a non-blocking socket. `more`: further bytes
-    /// follow soon, so a part of a segment may wait for them.
+    /// Moves up to `length` bytes from the pipe to a non-blocking socket, on the core itself: what is
+    /// in a pipe needs no disk.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when the socket takes nothing or the pipe is empty; otherwise
     /// as splice(2).
-    pub async fn drain(&self, socket: &Fd, length: u32, more: bool) -> io::Result<u32> {
-        let more = if more { SPLICE_F_MORE } else { 0 };
-        // Without NONBLOCK an empty pipe would hold a worker for ever.
-        let flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | more;
-        splice(self.reader(), None, socket, length, flags).await
+    pub fn drain(&self, socket: &Fd, length: u32) -> io::Result<u32> {
+        crate::sys::pipe::drain(self.reader(), socket, length)
     }
 
     fn ends(&self) -> &Ends {
@@ -202,7 +191,7 @@ mod tests {
             }
             offset += u64::from(inside);
             while inside > 0 {
-                match pipe.drain(socket, inside, true).await {
+                match pipe.drain(socket, inside) {
                     Ok(moved) => inside -= moved,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         writable(socket).await.unwrap();
@@ -296,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_pipe_holds_no_worker() {
+    fn an_empty_pipe_does_not_wait() {
         on_ring(|| async {
             let pool = PipePool::new(1);
             let pipe = pool.take().unwrap().unwrap();
             let (one, _other) = super::super::tests::pair();
-            let error = pipe.drain(&one, 10, false).await.unwrap_err();
+            let error = pipe.drain(&one, 10).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         });
     }

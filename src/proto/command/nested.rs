@@ -133,8 +133,11 @@ pub(super) fn parse_opts(argument: &[u8]) -> Result<OptsCommand, SyntaxError> {
             false => Err(BAD_ARGUMENT),
         }
     } else if is("MLST") {
-        // RFC 3659 §7.9: no fact named, no fact wanted.
-        Ok(OptsCommand::Mlst(FactSet::parse(options)))
+        // RFC 3659 §7.9: no fact named, no fact wanted; and facts are not separated by spaces.
+        match options.contains(&b' ') {
+            true => Err(BAD_ARGUMENT),
+            false => Ok(OptsCommand::Mlst(FactSet::parse(options))),
+        }
     } else if is("HASH") {
         Ok(OptsCommand::Hash(match optional(options) {
             None => None,

@@ -147,3 +147,52 @@ fn sizes_in_type_a_are_those_of_the_transfer() {
         assert_eq!(size, Err(Failure::Unsupported));
     });
 }
+
+/// RFC 3659 §5: a restart point counts bytes of what is transferred. Whatever was sent up to it,
+/// converted back, is the part of the file before the place that is found.
+#[test]
+fn restart_points_in_type_a_are_places_in_the_file() {
+    run(|tree| async move {
+        let workers = Workers::start("seek-test", 1, 4).unwrap();
+        for content in [
+            &b""[..],
+            b"a",
+            b"a\nbc\n",
+            b"a\r\nb\n\n\r",
+            b"\n\r\n\r",
+            b"\r\r\n\n",
+        ] {
+            tree.write("file", content);
+            let mut converted = Vec::new();
+            crate::proto::ascii::ToNetwork::default().convert(content, &mut converted);
+            let mut expected = Vec::new();
+            for (at, byte) in content.iter().enumerate() {
+                let is_end = *byte == b'\n' && (at == 0 || content[at - 1] != b'\r');
+                // In the midst of a line end, all of it counts as sent.
+                expected.extend(std::iter::repeat_n(at, if is_end { 2 } else { 1 }));
+                if is_end {
+                    let last = expected.len() - 1;
+                    expected[last] = at + 1;
+                }
+            }
+            expected.push(content.len());
+            for (offset, place) in expected.iter().enumerate() {
+                let found = tree
+                    .root
+                    .ascii_offset(&workers, &at("file"), offset as u64)
+                    .await;
+                assert_eq!(found, Ok(*place as u64), "{offset} in {content:?}");
+            }
+            let beyond = converted.len() as u64 + 1;
+            let found = tree.root.ascii_offset(&workers, &at("file"), beyond).await;
+            assert_eq!(found, Err(Failure::OffsetBeyondEnd), "{content:?}");
+        }
+        // Across the pieces in which a large file is read.
+        tree.write("file", b"0123456\n".repeat(1_000_000));
+        let found = tree
+            .root
+            .ascii_offset(&workers, &at("file"), 9 * 900_000 + 3)
+            .await;
+        assert_eq!(found, Ok(8 * 900_000 + 3));
+    });
+}

@@ -100,12 +100,13 @@ impl Running {
         let Label { verb, path } = &self.shared.label;
         let bytes = self.shared.watch.bytes();
         let seconds = self.shared.watch.started().elapsed().as_secs_f64();
+        let seconds = format_args!("{seconds:.6}");
         let user = user.map(proto::printable);
         let path = proto::printable(path);
         match outcome {
-            Ok(_) => tracing::info!(%peer, user, verb, path, bytes, seconds, "transfer complete"),
+            Ok(_) => tracing::info!(%peer, user, verb, path, bytes, %seconds, "transfer complete"),
             Err(failure) => {
-                tracing::info!(%peer, user, verb, path, bytes, seconds, ?failure, "transfer failed");
+                tracing::info!(%peer, user, verb, path, bytes, %seconds, ?failure, "transfer failed");
             }
         }
     }

@@ -82,7 +82,11 @@ impl Session {
 
     /// PORT and EPRT. RFC 2577 §3: a foreign address and a port below 1024 are refused with 504, so
     /// that nobody can have third parties connected to.
-    fn active(&mut self, address: SocketAddr) -> Option<Action> {
+    fn active(&mut self, mut address: SocketAddr) -> Option<Action> {
+        if address.ip().is_unspecified() {
+            // lftp 4.9 asks for "::" on loopback. "Any address" of the client is the one it has.
+            address.set_ip(self.client.address);
+        }
         if self.epsv_all {
             self.say(Code::BAD_SEQUENCE, "Only EPSV is allowed after EPSV ALL.");
             return None;

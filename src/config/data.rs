@@ -16,6 +16,10 @@ pub struct Data {
     pub passive_ports: PortRange,
     /// How long a passive port waits for its client; at least 1 s.
     pub accept_timeout: Duration,
+    /// Passive ports that may wait for one client address at a time, on each core: 1 to 65 535.
+    pub ports_per_client: usize,
+    /// Whose passive data connection is accepted.
+    pub peer_check: PeerCheck,
     /// PORT and EPRT are offered.
     pub active: bool,
     /// The port that active data connections come from (RFC 959 §3.2: 20); 0: any.
@@ -24,11 +28,35 @@ pub struct Data {
     pub connect_timeout: Duration,
 }
 
+/// Whose passive data connection is accepted for a client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PeerCheck {
+    /// That of the address of its control connection. Only then can a port wait for many clients.
+    Strict,
+    /// That of an address in the same network: IPv4 /24, IPv6 /64.
+    Subnet,
+    /// Whichever comes first.
+    Off,
+}
+
 impl Data {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.read("passive", &mut self.passive, units::switch);
         section.read("passive_ports", &mut self.passive_ports, ports::port_range);
         section.read("accept_timeout", &mut self.accept_timeout, limits::wait);
+        section.read("ports_per_client", &mut self.ports_per_client, |value| {
+            units::number(value, 1, u64::from(u16::MAX)).map(|ports| ports as usize)
+        });
+        section.read("peer_check", &mut self.peer_check, |value| {
+            units::choice(
+                value,
+                &[
+                    ("strict", PeerCheck::Strict),
+                    ("subnet", PeerCheck::Subnet),
+                    ("off", PeerCheck::Off),
+                ],
+            )
+        });
         section.read("active", &mut self.active, units::switch);
         section.read(
             "active_source_port",

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel, PortRange,
-    Server, UploadPolicy, Users,
+    Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel, PeerCheck,
+    PortRange, Server, UploadPolicy, Users,
 };
 use crate::proto::listing::Access;
 
@@ -50,6 +50,8 @@ impl Default for Data {
             // In order and above 1023: the compiler has evaluated it.
             passive_ports: const { PortRange::new(30_000, 30_999).expect("in order and above 1023") },
             accept_timeout: Duration::from_secs(30),
+            ports_per_client: 64,
+            peer_check: PeerCheck::Strict,
             active: true,
             active_source_port: 20,
             connect_timeout: Duration::from_secs(30),

@@ -33,6 +33,8 @@ pub const KEYS: Schema = &[
             "passive",
             "passive_ports",
             "accept_timeout",
+            "ports_per_client",
+            "peer_check",
             "active",
             "active_source_port",
             "connect_timeout",

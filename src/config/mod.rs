@@ -24,7 +24,7 @@ use std::path::Path;
 
 pub use check::{Checked, Host};
 pub use cores::{CPUS_MAX, Cores, CpuSet};
-pub use data::Data;
+pub use data::{Data, PeerCheck};
 pub use error::{ConfigError, Problem};
 pub use files::{FailedUpload, Files, UploadPolicy};
 pub use keys::{KEYS, Schema};

@@ -59,6 +59,8 @@ fn every_key_has_an_effect() {
         ("data", "passive", "false"),
         ("data", "passive_ports", "\"2000-3000\""),
         ("data", "accept_timeout", "\"1 h\""),
+        ("data", "ports_per_client", "7"),
+        ("data", "peer_check", "\"off\""),
         ("data", "active", "false"),
         ("data", "active_source_port", "0"),
         ("data", "connect_timeout", "\"1 h\""),

@@ -28,8 +28,6 @@ pub struct Core {
     pub line_length: usize,
     /// How long a client may leave its replies unread.
     pub reply_timeout: Duration,
-    /// How long a passive port waits for its client.
-    pub accept_timeout: Duration,
     /// The passive ports of this core; `None` when passive mode is switched off.
     pub pool: Option<Pool>,
     /// How active data connections are made.

@@ -321,13 +321,7 @@ async fn run(
 /// Waits for the client, or connects to it.
 async fn connect(core: &Core, way: Way) -> Result<Fd, Failure> {
     match way {
-        Way::Passive(reservation) => {
-            let connection = reservation.connection();
-            match tokio::time::timeout(core.accept_timeout, connection).await {
-                Ok(connection) => Ok(Fd::new(connection?)),
-                Err(_) => Err(Failure::NoDataConnection),
-            }
-        }
+        Way::Passive(reservation) => Ok(Fd::new(reservation.connection().await?)),
         Way::Active(local, peer) => Ok(Fd::new(core.active.connect(local, peer).await?)),
     }
 }

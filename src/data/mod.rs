@@ -6,3 +6,4 @@
 
 pub mod active;
 pub mod pool;
+pub mod table;

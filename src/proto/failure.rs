@@ -65,6 +65,9 @@ pub enum Failure {
     /// No data connection came about in time, or no port was free for one.
     #[error("no data connection")]
     NoDataConnection,
+    /// No passive port is left for this client.
+    #[error("no passive port")]
+    NoPassivePort,
     /// The client's side refused the data connection.
     #[error("data connection refused")]
     DataConnectionRefused,

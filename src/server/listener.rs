@@ -85,7 +85,7 @@ fn bind_passive(config: &Config, sockets: &mut Sockets) -> Result<(), ServeError
             range,
             cores: parts,
         })?;
-        for port in shuffled(slice.first(), slice.last()) {
+        for port in slice.first()..=slice.last() {
             for &ip in &addresses {
                 let address = SocketAddr::new(ip, port);
                 match socket::listen(address, &options) {
@@ -104,27 +104,6 @@ fn bind_passive(config: &Config, sockets: &mut Sockets) -> Result<(), ServeError
     Ok(())
 }
 
-/// The ports of a slice in an order that cannot be told from outside, so that the next passive port
-/// cannot be guessed (RFC 2577 §8).
-fn shuffled(first: u16, last: u16) -> Vec<u16> {
-    let mut ports: Vec<u16> = (first..=last).collect();
-    let mut state = random_seed();
-    for index in (1..ports.len()).rev() {
-        // xorshift64 (Marsaglia 2003), seeded by the system's random numbers.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ports.swap(index, (state % (index as u64 + 1)) as usize);
-    }
-    ports
-}
-
-/// std seeds its hash maps from getrandom(2).
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0u8) | 1
-}
-
 /// Address translators should keep a silent connection for two hours (RFC 5382 §5); many keep it for
 /// five minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
@@ -133,16 +112,3 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// Connections that wait on one passive port: each is one client that has just been told the port.
 const PASSIVE_BACKLOG: u32 = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::shuffled;
-
-    #[test]
-    fn shuffling_keeps_every_port() {
-        let mut ports = shuffled(50000, 50999);
-        assert_ne!(ports, (50000..=50999).collect::<Vec<_>>());
-        ports.sort_unstable();
-        assert_eq!(ports, (50000..=50999).collect::<Vec<_>>());
-    }
-}

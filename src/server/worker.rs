@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::control::{self, Core, Phase, Stop};
 use crate::data::active::Active;
 use crate::data::pool::{PassiveListener, Pool};
+use crate::data::table::Rules;
 use crate::session;
 use crate::sys;
 use crate::sys::worker::Workers;
@@ -110,14 +111,17 @@ fn core(common: Common, passive: Vec<PassiveListener>) -> Core {
     } = common;
     let limits = &config.limits;
     let pool = config.data.passive.then(|| {
-        let per_client = limits.sessions_per_ip.map_or(usize::MAX, Into::into);
-        Pool::start(passive, config.data.accept_timeout, per_client)
+        let rules = Rules {
+            timeout: config.data.accept_timeout,
+            per_client_max: config.data.ports_per_client,
+            peer_check: config.data.peer_check,
+        };
+        Pool::start(passive, rules)
     });
     Core {
         limits: Rc::new(session_limits(&config)),
         line_length: limits.line_length,
         reply_timeout: limits.reply_timeout,
-        accept_timeout: config.data.accept_timeout,
         pool,
         active: Active {
             source_port: active_source_port,

@@ -29,6 +29,10 @@ pub(super) fn failed(failure: Failure) -> Reply {
         Failure::Unsupported => (Code::UNAVAILABLE, "Not supported for this file."),
         Failure::LocalError => (Code::LOCAL_ERROR, "Local error in processing."),
         Failure::NoDataConnection => (Code::NO_DATA_CONNECTION, "Can't open data connection."),
+        Failure::NoPassivePort => (
+            Code::NO_DATA_CONNECTION,
+            "No passive port is free for you, try again later.",
+        ),
         Failure::DataConnectionRefused => (
             Code::NO_DATA_CONNECTION,
             "Can't open data connection: the client refused it.",

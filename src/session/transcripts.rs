@@ -225,7 +225,7 @@ fn outside(stage: &mut Stage, text: &str) {
         }))),
         "failed" => Event::Answered(Err(failure(words[1]))),
         "passive" => Event::PassiveOpened(Ok(words[1].parse().expect("an address"))),
-        "dry" => Event::PassiveOpened(Err(Failure::NoDataConnection)),
+        "dry" => Event::PassiveOpened(Err(Failure::NoPassivePort)),
         "opened" => Event::TransferOpened(match words[1] {
             "file" => Opened::File {
                 bytes: words.get(2).map(|_| number(2)),
@@ -250,7 +250,7 @@ fn outside(stage: &mut Stage, text: &str) {
 }
 
 fn failure(name: &str) -> Failure {
-    const ALL: [Failure; 25] = [
+    const ALL: [Failure; 26] = [
         Failure::NotFound,
         Failure::Denied,
         Failure::NotADirectory,
@@ -271,6 +271,7 @@ fn failure(name: &str) -> Failure {
         Failure::Unsupported,
         Failure::LocalError,
         Failure::NoDataConnection,
+        Failure::NoPassivePort,
         Failure::DataConnectionRefused,
         Failure::PeerReset,
         Failure::PeerStalled,

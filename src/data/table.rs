@@ -185,7 +185,7 @@ impl<S> Table<S> {
     /// Where in the order the next port for a client is: at random among the oldest, so that the
     /// next one cannot be told from those before (RFC 2577 §8).
     fn choose(&mut self, client: IpAddr, held: usize) -> Option<usize> {
-        let window = self.order.len().min(RANDOM_WINDOW);
+        let window = (self.order.len() / RANDOM_SHARE).min(RANDOM_WINDOW_MAX);
         let start = if window > 1 {
             self.random_below(window)
         } else {
@@ -271,9 +271,11 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many of the ports not used for longest the next one is drawn from. More would hand out ports
-/// again too soon, before the last stray connection of their former client has come.
-const RANDOM_WINDOW: usize = 16;
+/// The next port is drawn from so many of those not used for longest, and from no more than a quarter
+/// of all: else a port would be handed out again too soon, before the last stray connection of its
+/// former client has come.
+const RANDOM_WINDOW_MAX: usize = 16;
+const RANDOM_SHARE: usize = 4;
 
 /// Ends of released reservations that are kept in the queue before it is cleared of them.
 const DUE_SLACK: usize = 1024;
@@ -397,6 +399,21 @@ mod tests {
             ascending < 100,
             "{ascending} of 10 000 followed their predecessor"
         );
+    }
+
+    #[test]
+    fn a_port_given_up_is_not_the_next_one() {
+        let now = Instant::now();
+        for ports in [2, 3, 8, 50] {
+            let mut table = table(ports, RULES);
+            let (mut before, mut ticket) = table.reserve(client(1), 0, now).expect("a port");
+            for _ in 0..1000 {
+                table.release(ticket);
+                let (port, next) = table.reserve(client(1), 0, now).expect("a port");
+                assert_ne!(port, before, "of {ports}");
+                (before, ticket) = (port, next);
+            }
+        }
     }
 
     #[test]

@@ -438,12 +438,13 @@ fn all_ports_taken_is_425_and_never_another_port() {
 
 #[test]
 fn a_server_without_descriptors_says_so_and_lives() {
-    // Enough to start: 32 passive ports and what the two cores take.
+    // Enough to start: 16 passive ports and what a core takes.
     let limit = "--nofile=90";
     let server = Setup::new()
         .set("limits.sessions", 500)
         .set("limits.sessions_per_ip", 500)
         .set("server.cores", 1)
+        .set("data.accept_timeout", "\"1 s\"")
         .under(&["prlimit", limit])
         .start();
     server.put("file", "content");

@@ -1,0 +1,196 @@
+//! The passive ports under load: many clients on few ports, strangers, clients that never come,
+//! exhaustion and what comes after it.
+
+mod common;
+
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::{Client, DEADLINE, Setup, TestServer, Way, connect_from, eventually, read_all};
+
+/// One of the loopback network's other addresses.
+fn address(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 0, 1, number))
+}
+
+fn login_from(server: &TestServer, source: IpAddr) -> Client {
+    let mut client = Client::connect_from(source, server.address());
+    client.expect("USER anonymous", 331);
+    client.expect("PASS x", 230);
+    client.expect("TYPE I", 200);
+    client
+}
+
+#[test]
+fn many_clients_wait_on_few_ports_and_each_gets_its_own_data() {
+    // The tests' servers have 16 ports, for all cores together.
+    let server = Setup::new().set("limits.sessions_per_ip", 100).start();
+    let names: Vec<String> = (0..40).map(|number| format!("file{number}")).collect();
+    for name in &names {
+        server.put(name, name.repeat(1000));
+    }
+    let mut waiting = Vec::new();
+    for number in 0..40_u8 {
+        let source = address(number + 1);
+        for _ in 0..8 {
+            let mut client = login_from(&server, source);
+            let port = client.passive(Way::Epsv);
+            waiting.push((client, source, port, usize::from(number)));
+        }
+    }
+    // 320 reservations at a time on 16 ports; now all of them are used, in another order.
+    waiting.reverse();
+    for (client, source, port, number) in &mut waiting {
+        let mut stream = connect_from(*source, *port).expect("the data connection");
+        client.expect(format!("RETR {}", names[*number]), 150);
+        assert_eq!(
+            read_all(&mut stream),
+            names[*number].repeat(1000).as_bytes()
+        );
+        client.reply(226);
+    }
+}
+
+#[test]
+fn a_stranger_on_every_port_harms_nobody() {
+    let server = TestServer::start();
+    server.put("file", "content");
+    let stop = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut client = server.login();
+        let first = client.passive(Way::Epsv).port();
+        let stranger = scope.spawn(move || {
+            let mut resets = 0;
+            while !stop.load(Ordering::Relaxed) {
+                // The server's 16 ports, wherever `first` is among them.
+                let range = first - first % 16;
+                for port in range..range + 16 {
+                    let to = (Ipv4Addr::LOCALHOST, port).into();
+                    let Ok(mut stream) = connect_from(address(99), to) else {
+                        continue;
+                    };
+                    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+                    let got = stream.read(&mut [0; 1]);
+                    let reset = got.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+                    resets += u32::from(reset);
+                }
+            }
+            resets
+        });
+        for _ in 0..200 {
+            assert_eq!(client.download(Way::Epsv, "RETR file"), b"content");
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(stranger.join().expect("the stranger") > 0);
+        assert_eq!(server.login().retr("file"), b"content");
+    });
+}
+
+#[test]
+fn a_hundred_thousand_passive_replies_leave_nothing_behind() {
+    let server = TestServer::start();
+    server.put("file", "content");
+    let mut client = server.login();
+    assert_eq!(client.retr("file"), b"content");
+    let round = |client: &mut Client, rounds: usize| {
+        for _ in 0..rounds {
+            client.send_bytes("EPSV\r\n".repeat(100));
+            for _ in 0..100 {
+                client.reply(229);
+            }
+        }
+    };
+    round(&mut client, 200);
+    let (memory, descriptors) = (server.resident_bytes(), server.descriptors());
+    round(&mut client, 800);
+    assert_eq!(server.descriptors(), descriptors);
+    let grown = server.resident_bytes().saturating_sub(memory);
+    assert!(grown < 1 << 20, "grown by {grown} bytes");
+    assert_eq!(client.retr("file"), b"content");
+}
+
+#[test]
+fn a_client_that_takes_all_it_may_is_told_so_and_harms_nobody() {
+    let server = Setup::new().set("data.ports_per_client", 3).start();
+    server.put("file", "content");
+    // All on one core, or not: three on each is the most that one address gets.
+    let mut greedy: Vec<Client> = (0..9).map(|_| server.login()).collect();
+    let mut taken = 0;
+    let mut refused = None;
+    for client in &mut greedy {
+        let reply = client.ask("EPSV");
+        match reply.code {
+            229 => taken += 1,
+            _ => refused = Some(reply),
+        }
+    }
+    let refused = refused.expect("nine are more than three on each of two cores");
+    assert_eq!(refused.code, 425);
+    assert!(
+        refused.text().contains("No passive port is free"),
+        "{}",
+        refused.text()
+    );
+    assert!((3..=6).contains(&taken), "{taken} ports for one client");
+    // Another address has its own share.
+    let mut other = login_from(&server, address(1));
+    let port = other.passive(Way::Epsv);
+    let mut stream = connect_from(address(1), port).expect("the data connection");
+    other.expect("RETR file", 150);
+    assert_eq!(read_all(&mut stream), b"content");
+    other.reply(226);
+    // And what is given up can be had again.
+    drop(greedy);
+    eventually("the ports are free again", || {
+        let mut client = server.login();
+        client.ask("EPSV").code == 229
+    });
+}
+
+#[test]
+fn an_abandoned_port_comes_back_in_time_and_its_reservation_has_ended() {
+    let server = Setup::new()
+        .set("data.accept_timeout", "\"1 s\"")
+        .set("data.ports_per_client", 1)
+        .set("server.cores", 1)
+        .start();
+    server.put("file", "content");
+    let mut idle = server.login();
+    let abandoned = idle.passive(Way::Epsv);
+    let mut client = server.login();
+    assert_eq!(client.ask("EPSV").code, 425);
+    eventually("the abandoned port's time is over", || {
+        client.ask("EPSV").code == 229
+    });
+    // Whoever comes late to the abandoned port finds nobody.
+    let late = TcpStream::connect(abandoned).expect("a connection");
+    idle.expect("RETR file", 425);
+    drop(late);
+    assert_eq!(idle.ask("NOOP").code, 200);
+}
+
+#[test]
+fn without_peer_check_another_address_may_bring_the_data_connection() {
+    for (check, source, served) in [
+        ("\"off\"", IpAddr::V4(Ipv4Addr::new(127, 9, 9, 9)), true),
+        ("\"subnet\"", IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)), true),
+        ("\"subnet\"", IpAddr::V4(Ipv4Addr::new(127, 9, 9, 9)), false),
+        ("\"strict\"", IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)), false),
+    ] {
+        let server = Setup::new().set("data.peer_check", check).start();
+        server.put("file", "content");
+        let mut client = server.login();
+        let port = client.passive(Way::Epsv);
+        let mut stream = connect_from(source, port).expect("a connection");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        if served {
+            client.expect("RETR file", 150);
+            assert_eq!(read_all(&mut stream), b"content", "{check}");
+            client.reply(226);
+        } else {
+            assert!(stream.read(&mut [0; 1]).is_err(), "{check} let {source} in");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+"""The machine: what it is, a private corner of it to measure in, and the files that are served."""
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import random
+import shutil
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+from . import Unavailable
+
+SMALL = ("small.bin", 4 << 10)
+BIG = ("big.bin", 1 << 30)
+MANY = ("many", 10_000)
+USER = "ftp"
+
+_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+_MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def isolate(scratch, site):
+    """Moves this process into mounts and a loopback of its own, where `site` is a tmpfs, the user
+    ftp exists with `site` as its home, and no other program's ports are in the way. All of that
+    ends with this process; the machine outside does not see it."""
+    _call("unshare", _CLONE_NEWNS | _CLONE_NEWNET)
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    # Servers leave state there, and it holds the way to the system's log.
+    _mount("tmpfs", "/run", "tmpfs", 0)
+    _mount("tmpfs", site, "tmpfs", 0, f"mode=755,size={BIG[1] + (256 << 20)}")
+    users = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
+    ftp = next((user for user in users if user[0] == USER), None)
+    ids = ftp[2:4] if ftp else ["65533", "65534"]
+    users = [user for user in users if user[0] != USER]
+    users.append([USER, "x", *ids, "", str(site), "/usr/sbin/nologin"])
+    passwd = scratch / "passwd"
+    passwd.write_text("".join(":".join(user) + "\n" for user in users))
+    passwd.chmod(0o644)
+    _mount(passwd, "/etc/passwd", None, _MS_BIND)
+    with socket.socket() as any_socket:
+        request = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
+        flags = struct.unpack("16sh14x", request)[1] | _IFF_UP
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags))
+
+
+def unmount(site):
+    _libc.umount2(os.fsencode(site), _MNT_DETACH)
+
+
+def _mount(source, target, kind, flags, data=None):
+    source, target, kind, data = (
+        None if text is None else os.fsencode(text) for text in (source, target, kind, data)
+    )
+    _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
+
+
+def _call(name, *args):
+    if getattr(_libc, name)(*args) != 0:
+        error = ctypes.get_errno()
+        raise Unavailable(f"{name}: {os.strerror(error)}")
+
+
+def die_with_parent():
+    """For a child between fork and exec."""
+    _libc.prctl(1, 9)
+
+
+def fill(site):
+    """Writes the files to serve. Returns the digest of the big one and the names of the many."""
+    memory = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        key, value = line.split(":")
+        memory[key] = int(value.split()[0]) << 10
+    if min(memory["MemAvailable"], shutil.disk_usage(site).free) < BIG[1] + (200 << 20):
+        raise SystemExit("compare: 1.2 GiB of free memory and tmpfs are needed")
+    (site / SMALL[0]).write_bytes(os.urandom(SMALL[1]))
+    digest = hashlib.sha256()
+    with open(site / BIG[0], "wb") as big:
+        for _ in range(BIG[1] >> 20):
+            piece = os.urandom(1 << 20)
+            digest.update(piece)
+            big.write(piece)
+    # Created in no order and with dates of two years, as directories are that have grown.
+    chance = random.Random(959)
+    names = [f"{chance.choice(('alpha', 'b', 'release-notes'))}-{n:06}.dat" for n in range(MANY[1])]
+    shuffled = chance.sample(names, len(names))
+    now = (site / SMALL[0]).stat().st_mtime
+    (site / MANY[0]).mkdir()
+    for name in shuffled:
+        path = site / MANY[0] / name
+        path.touch()
+        os.utime(path, (now, now - chance.randrange(86400, 2 * 365 * 86400)))
+    for path in (site, site / MANY[0]):
+        path.chmod(0o755)
+    for path in site.rglob("*.*"):
+        path.chmod(0o644)
+    return digest.hexdigest(), names
+
+
+def cpus(server, client):
+    """The CPUs for the servers and for the load: the last ones, as the first has most interrupts,
+    and not two threads of one core."""
+    allowed = sorted(os.sched_getaffinity(0))
+    for cpu in (server, client):
+        if cpu is not None and cpu not in allowed:
+            raise SystemExit(f"compare: CPU {cpu} is not among those this process may use")
+    if len(allowed) < 2:
+        raise SystemExit("compare: two CPUs are needed: one for the server, one for the load")
+    if server is None:
+        server = next(cpu for cpu in reversed(allowed) if cpu != client)
+    if client is None:
+        rest = [cpu for cpu in reversed(allowed) if cpu != server]
+        client = next((cpu for cpu in rest if cpu not in siblings(server)), rest[0])
+    if server == client:
+        raise SystemExit("compare: server and load need a CPU each")
+    return server, client
+
+
+def siblings(cpu):
+    """The CPUs that are threads of the same core."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    found = set()
+    for part in path.read_text().strip().split(",") if path.exists() else []:
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def cpu_model():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.lower().startswith(("model name", "cpu model", "hardware")):
+            return line.split(":", 1)[1].strip()
+    return os.uname().machine
+
+
+def output_of(*command, **options):
+    """What a command writes to standard output."""
+    try:
+        done = subprocess.run(
+            [str(part) for part in command], capture_output=True, text=True, timeout=300,
+            stdin=subprocess.DEVNULL, **options,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{command[0]}: {error}") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise Unavailable(f"{Path(command[0]).name}: {last}")
+    return done.stdout

@@ -77,26 +77,6 @@ pub fn status_at(directory: &impl AsFd, name: &CStr) -> io::Result<FileStatus> {
     statx(directory, name, libc::AT_SYMLINK_NOFOLLOW)
 }
 
-/// The target of a symbolic link: of the name in the directory, or with an empty name of the link
-/// the descriptor itself is (`O_PATH | O_NOFOLLOW`). Cut at 4096 bytes.
-///
-/// # Errors
-/// EINVAL when it is no link; otherwise as readlinkat(2).
-pub fn read_link_at(directory: &impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
-    let mut target = vec![0u8; libc::PATH_MAX as usize];
-    // SAFETY: the kernel reads the C string and writes at most `len` bytes to the vector.
-    let result = unsafe {
-        libc::readlinkat(
-            directory.as_fd().as_raw_fd(),
-            name.as_ptr(),
-            target.as_mut_ptr().cast(),
-            target.len(),
-        )
-    };
-    target.truncate(check_count(result)?);
-    Ok(target)
-}
-
 /// Opens a path below a directory with openat2(2), on this thread. `O_CLOEXEC` is added.
 ///
 /// `path` is relative (`.` for the directory itself); `resolve` says what it may pass through.
@@ -430,7 +410,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
-    use crate::sys::flag::{O_CREAT, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, RESOLVE_BENEATH};
+    use crate::sys::flag::{O_CREAT, O_PATH, O_RDONLY, O_RDWR, RESOLVE_BENEATH};
 
     #[test]
     fn status_agrees_with_the_standard_library() {
@@ -470,25 +450,6 @@ mod tests {
         assert_eq!(null.kind, FileKind::CharacterDevice);
         let error = status_at(&root, c"none").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn links_are_read_by_name_and_by_descriptor() {
-        let tree = tempfile::tempdir().unwrap();
-        symlink("some/where \u{fc}", tree.path().join("link")).unwrap();
-        let root = File::open(tree.path()).unwrap();
-        assert_eq!(
-            read_link_at(&root, c"link").unwrap(),
-            "some/where \u{fc}".as_bytes()
-        );
-        let link = open(&root, b"link", O_PATH | O_NOFOLLOW, 0, RESOLVE_BENEATH).unwrap();
-        assert_eq!(status(&link).unwrap().kind, FileKind::Symlink);
-        assert_eq!(
-            read_link_at(&link, c"").unwrap(),
-            "some/where \u{fc}".as_bytes()
-        );
-        let error = read_link_at(&root, c".").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

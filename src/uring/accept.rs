@@ -114,7 +114,8 @@ mod tests {
                 let client = early.unwrap_or_else(|| TcpStream::connect(address).unwrap());
                 let (server, peer) = accept(&listener).await.unwrap();
                 assert_eq!(peer, client.local_addr().unwrap());
-                assert_eq!(socket::peer_address(&server).unwrap(), peer);
+                let server = TcpStream::from(server);
+                assert_eq!(server.peer_addr().unwrap(), peer);
             }
             let mut dropped = Box::pin(accept(&listener));
             expect_pending(&mut dropped);

@@ -119,23 +119,6 @@ pub async fn splice(
     }
 }
 
-/// Waits until the data of a file, and what is needed to find it, is on the disk: fdatasync(2).
-///
-/// # Errors
-/// As fdatasync(2), such as ENOSPC and EIO of writes that only now reach the disk.
-pub async fn sync_data(file: &Fd) -> io::Result<()> {
-    loop {
-        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
-            .flags(types::FsyncFlags::DATASYNC)
-            .build();
-        // SAFETY: the entry points to no memory and `data` keeps its descriptor open.
-        let (result, _) = unsafe { submit(Fd::clone(file), entry) }.await;
-        if !hit_by_withdrawal(&result) {
-            return result.map(drop);
-        }
-    }
-}
-
 /// File offsets are signed in the kernel, and −1 means something else.
 fn position_of(offset: u64) -> io::Result<i64> {
     i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
@@ -157,7 +140,6 @@ mod tests {
             let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
             let (result, bytes) = write_all_at(&file, bytes, 5).await;
             result.unwrap();
-            sync_data(&file).await.unwrap();
             let (result, read) = read_at(&file, Vec::with_capacity(400_000), 5).await;
             assert_eq!(result.unwrap(), 300_000);
             assert!(read == bytes);

@@ -154,7 +154,6 @@ const OPERATIONS: &[(u8, &str)] = &[
     (opcode::Send::CODE, "SEND"),
     (opcode::Read::CODE, "READ"),
     (opcode::Write::CODE, "WRITE"),
-    (opcode::Fsync::CODE, "FSYNC"),
     (opcode::Splice::CODE, "SPLICE"),
     (opcode::OpenAt2::CODE, "OPENAT2"),
     (opcode::MkDirAt::CODE, "MKDIRAT"),

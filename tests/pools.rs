@@ -194,3 +194,20 @@ fn without_peer_check_another_address_may_bring_the_data_connection() {
         }
     }
 }
+
+#[test]
+fn the_address_announced_is_the_one_configured() {
+    let server = Setup::new()
+        .on_both_families()
+        .set("data.passive_address", "\"203.0.113.7\"")
+        .start();
+    server.put("file", "content");
+    assert!(server.summary().contains("announced as 203.0.113.7"));
+    let mut client = server.login();
+    let reply = client.expect("PASV", 227).text();
+    assert!(reply.contains("(203,0,113,7,"), "{reply}");
+    // EPSV announces no address, so that it works as ever.
+    assert_eq!(client.download(Way::Epsv, "RETR file"), b"content");
+    let mut client = Client::login(server.address_v6());
+    assert_eq!(client.download(Way::Epsv, "RETR file"), b"content");
+}

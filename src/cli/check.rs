@@ -78,7 +78,12 @@ fn data(config: &Config, survey: &Survey) -> String {
             data.passive_ports.count() / survey.cpus.len().max(1),
             "port",
         );
-        parts.push(format!("passive {} ({count} per core)", data.passive_ports));
+        let announced = data.passive_address;
+        let announced = announced.map_or_else(String::new, |address| format!(" as {address}"));
+        parts.push(format!(
+            "passive {}{announced} ({count} per core)",
+            data.passive_ports
+        ));
     }
     match (data.active, data.active_source_port) {
         (true, 0) => parts.push("active from any port".to_owned()),

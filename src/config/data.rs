@@ -1,10 +1,11 @@
 //! `[data]`: data connections.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::limits;
 use super::ports::{self, PortRange};
-use super::section::Section;
+use super::section::{Section, Value, Wrong};
 use super::units;
 
 /// How data connections come about.
@@ -14,6 +15,8 @@ pub struct Data {
     pub passive: bool,
     /// The ports that passive data connections use; the cores share them in disjoint slices.
     pub passive_ports: PortRange,
+    /// The IPv4 address that PASV announces; `None`: the one at which the client reached the server.
+    pub passive_address: Option<Ipv4Addr>,
     /// How long a passive port waits for its client; at least 1 s.
     pub accept_timeout: Duration,
     /// Passive ports that may wait for one client address at a time, on each core: 1 to 65 535.
@@ -43,6 +46,9 @@ impl Data {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.read("passive", &mut self.passive, units::switch);
         section.read("passive_ports", &mut self.passive_ports, ports::port_range);
+        section.read("passive_address", &mut self.passive_address, |value| {
+            public_address(value).map(Some)
+        });
         section.read("accept_timeout", &mut self.accept_timeout, limits::wait);
         section.read("ports_per_client", &mut self.ports_per_client, |value| {
             units::number(value, 1, u64::from(u16::MAX)).map(|ports| ports as usize)
@@ -64,5 +70,18 @@ impl Data {
             |value| units::number(value, 0, u64::from(u16::MAX)).map(|port| port as u16),
         );
         section.read("connect_timeout", &mut self.connect_timeout, limits::wait);
+    }
+}
+
+/// An address that a client can connect to.
+fn public_address(value: &Value<'_>) -> Result<Ipv4Addr, Wrong> {
+    let text = units::text(value, "203.0.113.7")?;
+    let wrong = |what: &str| Wrong::new(format!("{text:?} is not {what}"));
+    let address: Ipv4Addr = text.parse().map_err(|_| {
+        wrong("an IPv4 address").hint("EPSV, which IPv6 clients use, announces no address")
+    })?;
+    match address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+        true => Err(wrong("an address that a client can connect to")),
+        false => Ok(address),
     }
 }

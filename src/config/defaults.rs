@@ -49,6 +49,7 @@ impl Default for Data {
             passive: true,
             // In order and above 1023: the compiler has evaluated it.
             passive_ports: const { PortRange::new(30_000, 30_999).expect("in order and above 1023") },
+            passive_address: None,
             accept_timeout: Duration::from_secs(30),
             ports_per_client: 64,
             peer_check: PeerCheck::Strict,

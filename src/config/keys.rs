@@ -32,6 +32,7 @@ pub const KEYS: Schema = &[
         &[
             "passive",
             "passive_ports",
+            "passive_address",
             "accept_timeout",
             "ports_per_client",
             "peer_check",

@@ -58,6 +58,7 @@ fn every_key_has_an_effect() {
         ("limits", "stall_timeout", "\"1 h\""),
         ("data", "passive", "false"),
         ("data", "passive_ports", "\"2000-3000\""),
+        ("data", "passive_address", "\"203.0.113.7\""),
         ("data", "accept_timeout", "\"1 h\""),
         ("data", "ports_per_client", "7"),
         ("data", "peer_check", "\"off\""),
@@ -193,6 +194,16 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
         &["too short"],
     ),
     ("[data]\naccept_timeout = \"0 s\"", "2:18", &["too short"]),
+    (
+        "[data]\npassive_address = \"ftp.example.com\"",
+        "2:19",
+        &["not an IPv4 address"],
+    ),
+    (
+        "[data]\npassive_address = \"0.0.0.0\"",
+        "2:19",
+        &["can connect to"],
+    ),
     ("[data]\nconnect_timeout = \"0 s\"", "2:19", &["too short"]),
     (
         "[data]\npassive_ports = \"2000-1999\"",

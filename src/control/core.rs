@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Core {
     pub line_length: usize,
     /// How long a client may leave its replies unread.
     pub reply_timeout: Duration,
+    /// The address that PASV announces instead of the one at which the client reached the server.
+    pub passive_address: Option<Ipv4Addr>,
     /// The passive ports of this core; `None` when passive mode is switched off.
     pub pool: Option<Pool>,
     /// How active data connections are made.

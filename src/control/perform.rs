@@ -1,6 +1,6 @@
 //! Actions of the session as calls into the rest of the server; their answers as events.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
@@ -205,7 +205,11 @@ impl Connection {
         self.reservation = None;
         let pool = self.core.pool.as_ref().ok_or(Failure::NoDataConnection)?;
         let reservation = pool.reserve(self.peer, self.local.ip())?;
-        let address = SocketAddr::new(self.local.ip(), reservation.port());
+        let address = match (self.core.passive_address, self.local.ip().to_canonical()) {
+            (Some(announced), IpAddr::V4(_)) => IpAddr::V4(announced),
+            (_, own) => own,
+        };
+        let address = SocketAddr::new(address, reservation.port());
         self.reservation = Some(reservation);
         Ok(address)
     }

@@ -109,8 +109,11 @@ fn passive_text(config: &Config, sockets: &Sockets) -> String {
         .filter_map(|index| range.slice(index, parts))
         .map(|slice| slice.to_string())
         .collect();
+    let announced = config.data.passive_address;
+    let announced =
+        announced.map_or_else(String::new, |address| format!(", announced as {address}"));
     format!(
-        "{} ports: {}",
+        "{} ports: {}{announced}",
         range.count() - sockets.taken.len(),
         slices.join(" | ")
     )

@@ -122,6 +122,7 @@ fn core(common: Common, passive: Vec<PassiveListener>) -> Core {
         limits: Rc::new(session_limits(&config)),
         line_length: limits.line_length,
         reply_timeout: limits.reply_timeout,
+        passive_address: config.data.passive_address,
         pool,
         active: Active {
             source_port: active_source_port,

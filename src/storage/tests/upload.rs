@@ -388,7 +388,11 @@ fn an_upload_into_nowhere_does_not_end_well() {
 fn a_file_that_may_not_be_written_is_not_replaced() {
     run(|tree| async move {
         // A program that runs cannot be written, not even by the superuser (ETXTBSY).
-        fs::copy("/bin/sleep", tree.host("program")).unwrap();
+        // Copied by another process: a descriptor of this one, open for writing, could be inherited
+        // by what a test beside this one starts, and then nobody may run the program.
+        let mut copy = Command::new("cp");
+        copy.arg("/bin/sleep").arg(tree.host("program"));
+        assert!(copy.status().unwrap().success());
         let mut running = Command::new(tree.host("program"))
             .arg("60")
             .spawn()

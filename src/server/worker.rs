@@ -150,7 +150,7 @@ async fn reach(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
 /// Accepts control connections on one listener.
 async fn accept(core: Rc<Core>, listener: Fd, admission: Arc<Admission>, spare: Rc<Spare>) {
     loop {
-        match uring::accept_blocking(&listener).await {
+        match uring::accept(&listener).await {
             Ok((socket, peer)) => match admission.enter(peer.ip().to_canonical()) {
                 Ok(ticket) => begin(Rc::clone(&core), socket, peer, ticket),
                 Err(refusal) => refuse(socket, peer, refusal),

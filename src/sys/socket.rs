@@ -62,24 +62,12 @@ pub fn can_bind(address: SocketAddr) -> bool {
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] when the queue is empty; otherwise as accept(2).
 pub fn accept(listener: &impl AsFd) -> io::Result<(OwnedFd, SocketAddr)> {
-    accept_with(listener, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
-}
-
-/// As [`accept`], but the socket is blocking: an operation in the ring then waits by itself, while
-/// RECV on a non-blocking socket completes with EAGAIN (Linux, io_recvmsg).
-///
-/// # Errors
-/// As [`accept`].
-pub fn accept_blocking(listener: &impl AsFd) -> io::Result<(OwnedFd, SocketAddr)> {
-    accept_with(listener, libc::SOCK_CLOEXEC)
-}
-
-fn accept_with(listener: &impl AsFd, flags: libc::c_int) -> io::Result<(OwnedFd, SocketAddr)> {
     let listener = listener.as_fd().as_raw_fd();
     // SAFETY: try_init passes storage of the size it says; accept4 writes an address of at most
     // that size there and its true length to `length`.
     let (socket, address) = unsafe {
         SockAddr::try_init(|storage, length| {
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
             let raw = check(libc::accept4(listener, storage.cast(), length, flags))?;
             // accept4 returned a new descriptor, which nobody else owns.
             Ok(OwnedFd::from_raw_fd(raw))

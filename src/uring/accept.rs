@@ -26,20 +26,6 @@ pub async fn accept(listener: &Fd) -> io::Result<(OwnedFd, SocketAddr)> {
     }
 }
 
-/// As [`accept`], but the socket is blocking, for operations in the ring.
-///
-/// # Errors
-/// As [`accept`].
-pub async fn accept_blocking(listener: &Fd) -> io::Result<(OwnedFd, SocketAddr)> {
-    loop {
-        readable(listener).await?;
-        match socket::accept_blocking(listener) {
-            Err(error) if concerns_one_connection(&error) => {}
-            result => return result,
-        }
-    }
-}
-
 /// Connects to `target`, from `source` if given (port 0: any). Dropping gives the attempt up.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ mod tests;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-pub use accept::{accept, accept_blocking, connect};
+pub use accept::{accept, connect};
 pub use exchange::{Receive, Sending, receive, send, send_all};
 pub use file::{read_at, splice, write_all_at};
 pub use names::{link, link_file, make_directory, rename, unlink};

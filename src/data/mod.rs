@@ -6,4 +6,5 @@
 
 pub mod active;
 pub mod pool;
+pub mod report;
 pub mod table;

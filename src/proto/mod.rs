@@ -20,7 +20,9 @@ pub mod feature;
 pub mod glob;
 pub mod line;
 pub mod listing;
+pub mod network;
 pub mod path;
+pub mod proxy;
 pub mod reply;
 pub mod time;
 

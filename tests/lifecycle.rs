@@ -120,7 +120,7 @@ fn sighup_ends_nothing() {
     let server = TestServer::start();
     let mut client = server.login();
     server.signal(Signal::SIGHUP);
-    server.wait_for_log("SIGHUP");
+    server.wait_for_log("reloaded");
     client.expect("NOOP", 200);
     server.login().expect("NOOP", 200);
 }
@@ -313,7 +313,7 @@ fn anybody_can_serve_a_directory_without_a_configuration() {
         "--listen",
         "127.0.0.1:0",
         "--passive-ports",
-        &passive_ports(),
+        &passive_ports(16),
     ]);
     let (mut process, summary) = Process::start(&mut command).expect("it serves");
     let url = process.wait_for_output("ftp://");

@@ -8,7 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{Client, DEADLINE, Setup, TestServer, Way, connect_from, eventually, read_all};
+use common::{
+    Client, DEADLINE, Setup, TestServer, Way, connect_from, eventually, passive_ports, read_all,
+};
+use nix::sys::signal::Signal;
 
 /// One of the loopback network's other addresses.
 fn address(number: u8) -> IpAddr {
@@ -24,9 +27,11 @@ fn login_from(server: &TestServer, source: IpAddr) -> Client {
 }
 
 #[test]
-fn many_clients_wait_on_few_ports_and_each_gets_its_own_data() {
-    // The tests' servers have 16 ports, for all cores together.
-    let server = Setup::new().set("limits.sessions_per_ip", 100).start();
+fn two_thousand_clients_wait_on_a_hundred_ports_and_each_gets_its_own_data() {
+    let server = Setup::new()
+        .set("limits.sessions_per_ip", 100)
+        .set("data.passive_ports", format!("{:?}", passive_ports(100)))
+        .start();
     let names: Vec<String> = (0..40).map(|number| format!("file{number}")).collect();
     for name in &names {
         server.put(name, name.repeat(1000));
@@ -34,13 +39,14 @@ fn many_clients_wait_on_few_ports_and_each_gets_its_own_data() {
     let mut waiting = Vec::new();
     for number in 0..40_u8 {
         let source = address(number + 1);
-        for _ in 0..8 {
+        for _ in 0..50 {
             let mut client = login_from(&server, source);
             let port = client.passive(Way::Epsv);
             waiting.push((client, source, port, usize::from(number)));
         }
     }
-    // 320 reservations at a time on 16 ports; now all of them are used, in another order.
+    // All at a time; now all of them are used, in another order.
+    assert_eq!(server.total(|range| range.reserved as u64), 2000);
     waiting.reverse();
     for (client, source, port, number) in &mut waiting {
         let mut stream = connect_from(*source, *port).expect("the data connection");
@@ -49,6 +55,91 @@ fn many_clients_wait_on_few_ports_and_each_gets_its_own_data() {
             read_all(&mut stream),
             names[*number].repeat(1000).as_bytes()
         );
+        client.reply(226);
+    }
+    assert_eq!(server.total(|range| range.reserved as u64), 0);
+    assert_eq!(server.total(|range| range.used), 2000);
+    assert_eq!(server.total(|range| range.abandoned), 0);
+}
+
+#[test]
+fn two_sessions_of_one_address_get_each_its_own_connection() {
+    let server = Setup::new().set("server.cores", 1).start();
+    server.put("one", "first");
+    server.put("two", "second");
+    for _ in 0..50 {
+        let (mut one, mut two) = (server.login(), server.login());
+        let (port_one, port_two) = (one.passive(Way::Pasv), two.passive(Way::Epsv));
+        assert_ne!(port_one, port_two);
+        // The later one connects first.
+        let mut stream_two = TcpStream::connect(port_two).expect("a connection");
+        let mut stream_one = TcpStream::connect(port_one).expect("a connection");
+        one.expect("RETR one", 150);
+        two.expect("RETR two", 150);
+        assert_eq!(read_all(&mut stream_one), b"first");
+        assert_eq!(read_all(&mut stream_two), b"second");
+    }
+}
+
+#[test]
+fn when_all_is_dry_a_session_goes_on_and_finds_a_port_later() {
+    let server = Setup::new()
+        .set("server.cores", 1)
+        .set("data.passive_ports", format!("{:?}", passive_ports(3)))
+        .start();
+    server.put("file", "content");
+    for _ in 0..20 {
+        let mut clients: Vec<Client> = (0..4).map(|_| server.login()).collect();
+        let ports: Vec<_> = clients[..3]
+            .iter_mut()
+            .map(|it| it.passive(Way::Epsv))
+            .collect();
+        let refused = clients[3].expect("PASV", 425).text();
+        assert!(
+            refused.contains("No passive port is free for you"),
+            "{refused}"
+        );
+        clients[3].expect("NOOP", 200);
+        let mut stream = TcpStream::connect(ports[1]).expect("a connection");
+        clients[1].expect("RETR file", 150);
+        assert_eq!(read_all(&mut stream), b"content");
+        clients[1].reply(226);
+        assert_eq!(clients[3].retr("file"), b"content");
+        clients[3].expect("QUIT", 221);
+    }
+    let refusals = server.report().cores[0].pools[0].refusals;
+    assert_eq!((refusals.dry, refusals.client_limit), (20, 0));
+}
+
+#[test]
+fn a_connection_that_comes_too_late_is_not_taken_for_the_next_ones() {
+    // One port, so that every reservation is for the same one.
+    let server = Setup::new()
+        .set("server.cores", 1)
+        .set("data.passive_ports", format!("{:?}", passive_ports(1)))
+        .start();
+    server.put("file", "content");
+    for round in 1..=20 {
+        let mut client = server.login();
+        let port = client.passive(Way::Epsv);
+        // The reservation ends, and the port's next one begins, while a connection is on its way:
+        // it lies in the queue when the server reads both lines at once.
+        server.signal(Signal::SIGSTOP);
+        let mut late = TcpStream::connect(port).expect("a connection");
+        client.send_bytes("ABOR\r\nEPSV\r\n");
+        server.signal(Signal::SIGCONT);
+        client.replies(&[226, 229]);
+        late.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        let mut stream = TcpStream::connect(port).expect("a connection");
+        client.expect("RETR file", 150);
+        // Whether the server saw the late one before or after the end of the reservation it was for.
+        let mut got = Vec::new();
+        let _ = late.read_to_end(&mut got);
+        assert!(
+            got.is_empty(),
+            "round {round}: the late connection got the file"
+        );
+        assert_eq!(read_all(&mut stream), b"content", "round {round}");
         client.reply(226);
     }
 }
@@ -129,7 +220,9 @@ fn a_client_that_takes_all_it_may_is_told_so_and_harms_nobody() {
     let refused = refused.expect("nine are more than three on each of two cores");
     assert_eq!(refused.code, 425);
     assert!(
-        refused.text().contains("No passive port is free"),
+        refused
+            .text()
+            .contains("holds all the passive ports it may"),
         "{}",
         refused.text()
     );

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use super::serve::{self, Resolved, Source};
 use super::survey::{self, Survey};
 use super::{EXIT_FAILED, Failure, ServeArgs, print};
-use crate::config::{Config, FailedUpload, UploadPolicy, duration_text, users::access_name};
+use crate::config::{
+    Announce, Config, FailedUpload, UploadPolicy, duration_text, users::access_name,
+};
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let Resolved { config, source } = serve::resolve(args).map_err(|failure| Failure {
@@ -73,18 +75,26 @@ fn control(config: &Config, survey: &Survey) -> String {
 fn data(config: &Config, survey: &Survey) -> String {
     let data = &config.data;
     let mut parts = Vec::new();
-    if data.passive {
-        let count = counted(
-            data.passive_ports.count() / survey.cpus.len().max(1),
-            "port",
-        );
-        let announced = data.passive_address;
-        let announced = announced.map_or_else(String::new, |address| format!(" as {address}"));
-        parts.push(format!(
-            "passive {}{announced} ({count} per core)",
-            data.passive_ports
-        ));
+    let announced = data.own.passive_address.as_ref();
+    let announced = announced.filter(|announce| **announce != Announce::Control);
+    let announced = announced.map_or_else(String::new, |address| format!(" as {address}"));
+    let cores = survey.cpus.len().max(1);
+    let mut told = Vec::new();
+    for pool in config.passive_pools() {
+        let Some(ports) = &pool.ports else { continue };
+        let counts: Vec<usize> = pool.parts(cores).iter().map(Vec::len).collect();
+        let least = counts.iter().min().copied().unwrap_or_default();
+        let count = match counts.iter().max() {
+            Some(most) if most - least > 1 => format!("{counts:?} ports per core"),
+            _ => format!("{} per core", counted(least, "port")),
+        };
+        let text = format!("passive {ports}{announced} ({count})");
+        // Addresses mostly have the same ports.
+        if !told.contains(&text) {
+            told.push(text);
+        }
     }
+    parts.append(&mut told);
     match (data.active, data.active_source_port) {
         (true, 0) => parts.push("active from any port".to_owned()),
         (true, port) => parts.push(format!("active from port {port}")),

@@ -3,7 +3,9 @@
 //! Exit codes: 0 done, 1 something failed while running, 2 the command line or the configuration
 //! is wrong and trying again will not help.
 
+mod admin;
 mod check;
+mod ports;
 mod serve;
 mod survey;
 mod user;
@@ -12,12 +14,12 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{ConfigError, Cores, PortRange, Problem};
+use crate::config::{ConfigError, Cores, PortSet, Problem};
 
 /// Runs the command that `args` ask for; the first argument is the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -37,6 +39,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::User(args) => user::run(args),
+        Command::Ports(args) => ports::run(&args),
+        Command::Reload { socket } => reload(socket.as_deref()),
         Command::Man => man(),
     };
     match result {
@@ -73,6 +77,15 @@ enum Command {
     /// Add, change, list and delete virtual users
     #[command(after_help = USER_EXAMPLES)]
     User(user::UserArgs),
+    /// Show, judge and size the passive ports
+    #[command(after_help = ports::EXAMPLES)]
+    Ports(ports::PortsArgs),
+    /// Have the running server read its configuration again, and say what came of it
+    Reload {
+        /// The server's administrator socket [default: /run/ringftpd/admin.sock]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
     /// Print the manual page (roff)
     #[command(hide = true)]
     Man,
@@ -95,9 +108,9 @@ struct ServeArgs {
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
 
-    /// Use these ports for passive data connections instead
-    #[arg(long, value_name = "FIRST-LAST")]
-    passive_ports: Option<PortRange>,
+    /// Use these ports for passive data connections instead: 30000-30999, or several such with commas
+    #[arg(long, value_name = "PORTS")]
+    passive_ports: Option<PortSet>,
 
     /// Serve on these cores instead: all, a count, or a CPU set such as 0-3,6
     #[arg(long, value_name = "CORES")]
@@ -170,6 +183,10 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+fn reload(socket: Option<&Path>) -> Result<(), Failure> {
+    print(&admin::post(&admin::socket(socket), "/reload")?)
+}
+
 fn man() -> Result<(), Failure> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command())
@@ -191,6 +208,7 @@ Examples:
                                           What the configuration says
   ringftpd check                          Would it start, and what would it do?
   ringftpd user add alice --root /srv/alice
+  ringftpd ports                          What are the passive ports doing?
 
 The configuration is described in config/ringftpd.toml: every key with its default.";
 
@@ -198,6 +216,7 @@ const SERVE_EXAMPLES: &str = "\
 Signals:
   SIGTERM, SIGINT   Stop: no new sessions, idle ones are closed with 421, running transfers may
                     end within server.drain_timeout
+  SIGHUP            Read the configuration again, as 'ringftpd reload' does
 
 Environment:
   RUST_LOG          Log level, overrides log.level: error, warn, info, debug, trace

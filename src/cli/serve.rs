@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::survey::{self, Survey};
 use super::{Failure, ServeArgs, print};
-use crate::config::{Anonymous, Config, Data, LogFormat, PortRange, Server, Users};
-use crate::server::{self, Summary};
+use crate::config::{Admin, Anonymous, Config, Data, LogFormat, Own, PortRange, Server, Users};
+use crate::server::{self, Reloaded, Summary};
 use crate::telemetry::log;
 
 /// A configuration and where it comes from.
@@ -53,10 +53,26 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let source = resolved.source;
-    let result = server::run(config, |summary| announce(summary, &source, format));
+    let again = || read_again(args);
+    let result = server::run(config, &again, |summary| announce(summary, &source, format));
     // The log's last lines come before the verdict.
     drop(guard);
     result.map_err(|error| Failure::operating(&error))
+}
+
+/// The configuration once more, for a server that runs.
+fn read_again(args: &ServeArgs) -> Result<Reloaded, String> {
+    let Resolved { config, source } = resolve(args).map_err(|failure| failure.text)?;
+    if let Source::Directory(_) = source {
+        return Err("there is no configuration file that could have changed".to_owned());
+    }
+    let Survey {
+        problems, warnings, ..
+    } = survey::survey(&config);
+    match problems.is_empty() {
+        true => Ok(Reloaded { config, warnings }),
+        false => Err(Failure::problems(&source.name(), &problems).text),
+    }
 }
 
 /// The configuration that the arguments ask for.
@@ -78,8 +94,10 @@ pub(super) fn resolve(args: &ServeArgs) -> Result<Resolved, Failure> {
     if !args.listen.is_empty() {
         config.server.listen.clone_from(&args.listen);
     }
-    if let Some(ports) = args.passive_ports {
-        config.data.passive_ports = ports;
+    if let Some(ports) = &args.passive_ports {
+        config.data.own.passive_ports = Some(ports.clone());
+        // Slices of other ports would not suit these.
+        config.data.own.passive_slices = None;
     }
     if let Some(cores) = &args.cores {
         config.server.cores = cores.clone();
@@ -117,7 +135,10 @@ fn embedded(directory: &Path) -> Config {
             ..Server::default()
         },
         data: Data {
-            passive_ports: EMBEDDED_PASSIVE_PORTS,
+            own: Own {
+                passive_ports: Some(EMBEDDED_PASSIVE_PORTS.into()),
+                ..Data::default().own
+            },
             // Port 20 takes a privilege that who just shares a directory does not have.
             active_source_port: 0,
             ..Data::default()
@@ -131,7 +152,24 @@ fn embedded(directory: &Path) -> Config {
             enabled: false,
             ..Users::default()
         },
+        admin: embedded_admin(),
         ..Config::default()
+    }
+}
+
+/// Where users have their sockets (XDG Base Directory Specification), if they have such a folder;
+/// otherwise root's.
+fn embedded_admin() -> Admin {
+    let admin = Admin::default();
+    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+        Some(folder) if folder.is_absolute() => Admin {
+            socket: folder.join("ringftpd/admin.sock"),
+            ..admin
+        },
+        _ => Admin {
+            enabled: nix::unistd::Uid::effective().is_root(),
+            ..admin
+        },
     }
 }
 

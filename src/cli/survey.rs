@@ -41,9 +41,13 @@ pub(super) fn survey(config: &Config) -> Survey {
     let account = survey.account(config);
     survey.anonymous(config);
     survey.users(config, account);
-    if config.data.passive {
-        survey.ephemeral_ports(config.data.passive_ports);
+    for pool in config.passive_pools() {
+        for range in pool.ranges() {
+            survey.ephemeral_ports(&pool.key, *range);
+        }
     }
+    // Pools of two addresses may have the same ports.
+    survey.warnings.dedup();
     survey
 }
 
@@ -134,7 +138,7 @@ impl Survey {
 
     /// Ports that the kernel gives to outgoing connections cannot be bound while they are used,
     /// TIME_WAIT included.
-    fn ephemeral_ports(&mut self, ports: PortRange) {
+    fn ephemeral_ports(&mut self, key: &str, ports: PortRange) {
         let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
         let (Ok(local), Ok(reserved)) =
             (read("ip_local_port_range"), read("ip_local_reserved_ports"))
@@ -147,8 +151,7 @@ impl Survey {
                 "{first}-{last} are also given to outgoing connections, which then block them"
             );
             let hint = format!("sysctl -w net.ipv4.ip_local_reserved_ports={ports}");
-            self.warnings
-                .push(Problem::new("data.passive_ports", message).hint(hint));
+            self.warnings.push(Problem::new(key, message).hint(hint));
         }
     }
 }

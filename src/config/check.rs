@@ -50,64 +50,18 @@ impl Config {
                     .hint("set server.user too"),
             );
         }
-        if self.data.passive {
-            problems.extend(self.passive_contradictions());
-        }
-        problems
-    }
-
-    fn passive_contradictions(&self) -> Vec<Problem> {
-        let ports = self.data.passive_ports;
-        let mut problems = Vec::new();
-        for address in self
-            .server
-            .listen
-            .iter()
-            .filter(|it| ports.contains(it.port()))
-        {
-            problems.push(
-                Problem::new(
-                    "data.passive_ports",
-                    format!(
-                        "{ports} overlaps the control connection's port {}",
-                        address.port()
-                    ),
-                )
-                .hint("choose a range without it"),
-            );
-        }
-        let source = self.data.active_source_port;
-        if self.data.active && ports.contains(source) {
-            problems.push(
-                Problem::new(
-                    "data.active_source_port",
-                    format!("{source} is one of the passive ports {ports}"),
-                )
-                .hint("choose 20, 0 (any), or a port outside that range"),
-            );
-        }
+        problems.extend(self.passive_contradictions());
         let threads = match &self.server.cores {
             Cores::All => None,
             Cores::Count(count) => Some(count.get()),
             Cores::Set(set) => Some(set.cpus().len()),
         };
-        problems.extend(threads.and_then(|threads| self.too_few_ports(threads)));
-        problems
-    }
-
-    fn too_few_ports(&self, threads: usize) -> Option<Problem> {
-        let ports = self.data.passive_ports;
-        if ports.count() >= threads {
-            return None;
-        }
-        let message = format!(
-            "{ports} has {} ports for {threads} cores; each needs its own",
-            ports.count()
+        problems.extend(
+            threads
+                .into_iter()
+                .flat_map(|threads| self.slices_for(threads)),
         );
-        Some(
-            Problem::new("data.passive_ports", message)
-                .hint("widen the range, or lower server.cores"),
-        )
+        problems
     }
 
     pub(super) fn check_host(&self, host: &Host) -> Checked {
@@ -129,9 +83,7 @@ impl Config {
                 .push(Problem::new("server.cores", message).hint(hint));
         }
         match &self.server.cores {
-            Cores::All if self.data.passive => {
-                checked.problems.extend(self.too_few_ports(host.cpus.len()));
-            }
+            Cores::All => checked.problems.extend(self.slices_for(host.cpus.len())),
             Cores::Count(count) if count.get() > host.cpus.len() => {
                 let message = format!("{count} threads share {} CPUs", host.cpus.len());
                 let hint = "more threads than CPUs gain nothing; \"all\" takes one each";

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel, PeerCheck,
-    PortRange, Server, UploadPolicy, Users,
+    Admin, Announce, Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel,
+    Own, PeerCheck, PortRange, Server, Slices, Steering, UploadPolicy, Users,
 };
 use crate::proto::listing::Access;
 
@@ -23,6 +23,8 @@ impl Default for Server {
             group: None,
             greeting: "ringftpd ready.".to_owned(),
             drain_timeout: Duration::from_secs(30),
+            steering: Steering::Hash,
+            balance: true,
         }
     }
 }
@@ -47,15 +49,36 @@ impl Default for Data {
     fn default() -> Self {
         Self {
             passive: true,
-            // In order and above 1023: the compiler has evaluated it.
-            passive_ports: const { PortRange::new(30_000, 30_999).expect("in order and above 1023") },
-            passive_address: None,
+            own: Own {
+                passive_ports: Some(PASSIVE_PORTS.into()),
+                passive_slices: Some(Slices::Even),
+                passive_address: Some(Announce::Control),
+                passive_address_for: Some(Vec::new()),
+                external_ports: None,
+                proxy_from: Some(Vec::new()),
+            },
+            passive_address_refresh: Duration::from_secs(60),
             accept_timeout: Duration::from_secs(30),
             ports_per_client: 64,
             peer_check: PeerCheck::Strict,
+            borrow: true,
             active: true,
             active_source_port: 20,
             connect_timeout: Duration::from_secs(30),
+            fxp_networks: Vec::new(),
+        }
+    }
+}
+
+/// Below the ports that the kernel gives to outgoing connections (32768 and up, ip(7)).
+// In order and above 1023: the compiler has evaluated it.
+pub(super) const PASSIVE_PORTS: PortRange = PortRange::new(30_000, 30_999).expect("a range");
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            socket: PathBuf::from("/run/ringftpd/admin.sock"),
         }
     }
 }

@@ -11,6 +11,8 @@ pub const KEYS: Schema = &[
             "group",
             "greeting",
             "drain_timeout",
+            "steering",
+            "balance",
         ],
     ),
     (
@@ -32,19 +34,39 @@ pub const KEYS: Schema = &[
         &[
             "passive",
             "passive_ports",
+            "passive_slices",
             "passive_address",
+            "passive_address_for",
+            "passive_address_refresh",
+            "external_ports",
+            "proxy_from",
             "accept_timeout",
             "ports_per_client",
             "peer_check",
+            "borrow",
             "active",
             "active_source_port",
             "connect_timeout",
+            "fxp_networks",
+        ],
+    ),
+    (
+        "listener",
+        &[
+            "address",
+            "passive_ports",
+            "passive_slices",
+            "passive_address",
+            "passive_address_for",
+            "external_ports",
+            "proxy_from",
         ],
     ),
     ("files", &["umask", "uploads", "failed_upload"]),
     ("anonymous", &["enabled", "root", "access"]),
     ("users", &["enabled", "file", "hash_threads"]),
     ("log", &["level", "format"]),
+    ("admin", &["enabled", "socket"]),
 ];
 
 /// The sections of a kind of file, each with its keys.

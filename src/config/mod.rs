@@ -5,6 +5,7 @@
 //! a [`Cores`] exists only if it is valid. This module is a leaf; it reads the file it is told to
 //! read and otherwise touches neither system nor network.
 
+mod admin;
 mod check;
 mod cores;
 mod data;
@@ -13,8 +14,12 @@ mod error;
 mod files;
 mod keys;
 mod limits;
+mod listener;
 mod log;
+mod passive;
+mod port_set;
 mod ports;
+mod reload;
 pub(crate) mod section;
 mod server;
 pub(crate) mod units;
@@ -22,16 +27,21 @@ pub(crate) mod users;
 
 use std::path::Path;
 
+pub use admin::Admin;
 pub use check::{Checked, Host};
 pub use cores::{CPUS_MAX, Cores, CpuSet};
 pub use data::{Data, PeerCheck};
 pub use error::{ConfigError, Problem};
 pub use files::{FailedUpload, Files, UploadPolicy};
+pub(crate) use keys::nearest as nearest_word;
 pub use keys::{KEYS, Schema};
 pub use limits::{LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
+pub use listener::{Addressing, Announce, Listener, Own};
 pub use log::{Log, LogFormat, LogLevel};
+pub use passive::PassivePool;
+pub use port_set::{PortSet, Slices, ports_text};
 pub use ports::PortRange;
-pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server};
+pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, Users};
 
@@ -46,6 +56,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[data]`: data connections.
     pub data: Data,
+    /// `[listener.NAME]`: what is different for one of the addresses that are listened on.
+    pub listeners: Vec<Listener>,
     /// `[files]`: how files come into being.
     pub files: Files,
     /// `[anonymous]`: access without an account.
@@ -54,6 +66,8 @@ pub struct Config {
     pub users: Users,
     /// `[log]`: what is told, and how.
     pub log: Log,
+    /// `[admin]`: where the running server is asked and told.
+    pub admin: Admin,
 }
 
 impl Config {
@@ -79,6 +93,13 @@ impl Config {
         let mut document = Document::new(text, name, KEYS);
         let mut config = Self::default();
         for (section, keys) in KEYS {
+            if *section == "listener" {
+                for (name, mut values) in document.subsections(section, keys) {
+                    config.listeners.extend(Listener::read(name, &mut values));
+                    document.close(values);
+                }
+                continue;
+            }
             let mut values = document.section(section, keys);
             match *section {
                 "server" => config.server.read(&mut values),
@@ -88,6 +109,7 @@ impl Config {
                 "anonymous" => config.anonymous.read(&mut values),
                 "users" => config.users.read(&mut values),
                 "log" => config.log.read(&mut values),
+                "admin" => config.admin.read(&mut values),
                 other => unreachable!("KEYS names a section that nothing reads: {other}"),
             }
             document.close(values);

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::section::{Value, Wrong};
-use super::units;
-
 /// An unbroken range of ports from 1024 on; never empty.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PortRange {
@@ -42,22 +39,6 @@ impl PortRange {
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
-
-    /// The part of core `index` when `parts` cores share the range: disjoint, together the whole,
-    /// sizes differing by at most one. `None` when there are fewer ports than parts (then some
-    /// core would have none) or no such core.
-    ///
-    /// Why disjoint: the same port bound on two cores with SO_REUSEPORT would split connections at
-    /// random, and half of them would reach a core that knows nothing of them.
-    pub fn slice(self, index: usize, parts: usize) -> Option<Self> {
-        let count = self.count();
-        if index >= parts || parts > count {
-            return None;
-        }
-        let first = usize::from(self.first) + index * count / parts;
-        let end = usize::from(self.first) + (index + 1) * count / parts;
-        Self::new(u16::try_from(first).ok()?, u16::try_from(end - 1).ok()?)
-    }
 }
 
 impl fmt::Display for PortRange {
@@ -87,12 +68,6 @@ impl FromStr for PortRange {
     }
 }
 
-pub(super) fn port_range(value: &Value<'_>) -> Result<PortRange, Wrong> {
-    units::text(value, "50000-50999")?
-        .parse()
-        .map_err(Wrong::new)
-}
-
 /// Ports below are privileged (ip(7)) and assigned to services (RFC 6335 §6).
 const PORT_MIN: u16 = 1024;
 
@@ -120,24 +95,5 @@ mod tests {
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }
-    }
-
-    #[test]
-    fn slices_are_disjoint_and_together_the_whole() {
-        for (first, last, parts) in [(50000, 50999, 3), (2000, 2000, 1), (1024, 65535, 64)] {
-            let range = PortRange::new(first, last).expect("a valid range");
-            let mut next = usize::from(first);
-            for index in 0..parts {
-                let slice = range.slice(index, parts).expect("every core has ports");
-                assert_eq!(usize::from(slice.first()), next);
-                assert!(slice.count().abs_diff(range.count() / parts) <= 1);
-                next = usize::from(slice.last()) + 1;
-            }
-            assert_eq!(next, usize::from(last) + 1);
-            assert_eq!(range.slice(parts, parts), None);
-        }
-        let small = PortRange::new(2000, 2001).expect("a valid range");
-        assert_eq!(small.slice(0, 3), None);
-        assert_eq!(small.slice(0, 0), None);
     }
 }

@@ -24,6 +24,19 @@ pub struct Server {
     pub greeting: String,
     /// How long running transfers may go on after SIGTERM; zero cuts them off at once.
     pub drain_timeout: Duration,
+    /// Which core a control connection comes to.
+    pub steering: Steering,
+    /// A core with much more to do than another hands new control connections to that one.
+    pub balance: bool,
+}
+
+/// Which core a control connection comes to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Steering {
+    /// The kernel spreads connections by a hash of their addresses and ports.
+    Hash,
+    /// The core of the CPU that received the connection from the network.
+    Cpu,
 }
 
 impl Server {
@@ -36,6 +49,10 @@ impl Server {
         section.read("drain_timeout", &mut self.drain_timeout, |value| {
             units::duration(value, Duration::ZERO)
         });
+        section.read("steering", &mut self.steering, |value| {
+            units::choice(value, &[("hash", Steering::Hash), ("cpu", Steering::Cpu)])
+        });
+        section.read("balance", &mut self.balance, units::switch);
     }
 }
 
@@ -63,7 +80,7 @@ fn listen(value: &Value<'_>) -> Result<Vec<SocketAddr>, Wrong> {
     }
 }
 
-fn listen_address(value: &Value<'_>) -> Result<SocketAddr, Wrong> {
+pub(super) fn listen_address(value: &Value<'_>) -> Result<SocketAddr, Wrong> {
     let text = units::text(value, "0.0.0.0:21")?;
     text.parse().map_err(|_| {
         let wrong = Wrong::new(format!("{text:?} is not an address with a port"));

@@ -22,9 +22,12 @@ fn the_documented_file_names_every_key_in_its_section() {
     let mut documented = Vec::new();
     let mut section = String::new();
     for line in DOCUMENTED.lines() {
+        let line = line.trim_start_matches("# ");
         if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']').to_owned();
-        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            // A section with a name of the operator's choice is [listener.NAME].
+            let name = name.trim_end_matches(']').split('.').next();
+            section = name.unwrap_or_default().to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ") {
             documented.push((section.clone(), key.to_owned()));
         }
     }
@@ -47,6 +50,8 @@ fn every_key_has_an_effect() {
         ("server", "group", "\"ftp\"\nuser = \"ftp\""),
         ("server", "greeting", "\"hello\""),
         ("server", "drain_timeout", "\"0 s\""),
+        ("server", "steering", "\"cpu\""),
+        ("server", "balance", "false"),
         ("limits", "sessions", "10"),
         ("limits", "sessions_per_ip", "0"),
         ("limits", "sessions_waiting", "10"),
@@ -58,13 +63,43 @@ fn every_key_has_an_effect() {
         ("limits", "stall_timeout", "\"1 h\""),
         ("data", "passive", "false"),
         ("data", "passive_ports", "\"2000-3000\""),
+        ("data", "passive_slices", "[3, 1]"),
         ("data", "passive_address", "\"203.0.113.7\""),
+        ("data", "passive_address_for", "{ \"::/0\" = \"control\" }"),
+        ("data", "passive_address_refresh", "\"1 h\""),
+        ("data", "external_ports", "\"40000-40999\""),
+        ("data", "proxy_from", "[\"10.0.0.0/8\"]"),
         ("data", "accept_timeout", "\"1 h\""),
         ("data", "ports_per_client", "7"),
         ("data", "peer_check", "\"off\""),
+        ("data", "borrow", "false"),
         ("data", "active", "false"),
         ("data", "active_source_port", "0"),
         ("data", "connect_timeout", "\"1 h\""),
+        ("data", "fxp_networks", "[\"192.0.2.1\"]"),
+        ("listener", "address", ""),
+        ("listener", "passive_ports", "passive_ports = \"2000-3000\""),
+        (
+            "listener",
+            "passive_slices",
+            "passive_ports = \"2000-3000\"\npassive_slices = [1, 1]",
+        ),
+        (
+            "listener",
+            "passive_address",
+            "passive_address = \"ftp.example.org\"",
+        ),
+        (
+            "listener",
+            "passive_address_for",
+            "passive_address_for = { \"10.0.0.0/8\" = \"control\" }",
+        ),
+        (
+            "listener",
+            "external_ports",
+            "external_ports = \"40000-40999\"",
+        ),
+        ("listener", "proxy_from", "proxy_from = [\"::1\"]"),
         ("files", "umask", "\"077\""),
         ("files", "uploads", "\"in-place\""),
         ("files", "failed_upload", "\"keep\""),
@@ -76,10 +111,15 @@ fn every_key_has_an_effect() {
         ("users", "hash_threads", "1"),
         ("log", "level", "\"debug\""),
         ("log", "format", "\"json\""),
+        ("admin", "enabled", "false"),
+        ("admin", "socket", "\"/x\""),
     ];
     let mut names = Vec::new();
     for (section, key, value) in others {
-        let text = format!("[{section}]\n{key} = {value}\n");
+        let text = match section {
+            "listener" => format!("[listener.a]\naddress = \"0.0.0.0:21\"\n{value}\n"),
+            _ => format!("[{section}]\n{key} = {value}\n"),
+        };
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
         assert_ne!(config, Config::default(), "{section}.{key}");
         names.push((section, key));
@@ -195,9 +235,81 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
     ),
     ("[data]\naccept_timeout = \"0 s\"", "2:18", &["too short"]),
     (
-        "[data]\npassive_address = \"ftp.example.com\"",
+        "[data]\npassive_address = \"ftp_example.com\"",
         "2:19",
-        &["not an IPv4 address"],
+        &["neither an address nor a name", "\"control\""],
+    ),
+    (
+        "[data]\npassive_address = \"203.0.113.256\"",
+        "2:19",
+        &["neither an address nor a name"],
+    ),
+    (
+        "[data]\npassive_address_for = { \"10.0.0.0/8\" = \"::1\" }",
+        "2:40",
+        &["clients of 10.0.0.0/8 cannot connect to ::1"],
+    ),
+    (
+        "[data]\nexternal_ports = \"40000-40998\"",
+        "2:18",
+        &["40000-40998 has 999 ports, the ports that are bound (30000-30999) are 1000"],
+    ),
+    (
+        "[data]\npassive_ports = [\"2000-2010\", \"2010-2020\"]",
+        "2:17",
+        &["have ports in common"],
+    ),
+    (
+        "[server]\ncores = 3\n[data]\npassive_slices = [2, 1]",
+        "4:18",
+        &["2 slices for 3 cores", "\"even\""],
+    ),
+    (
+        "[data]\npassive_slices = [2, 0]",
+        "2:22",
+        &["0 is not from 1 to 1000"],
+    ),
+    (
+        "[data]\npassive_slices = [\"30000-30499\", \"30400-30999\"]",
+        "2:34",
+        &["two cores cannot share port 30400"],
+    ),
+    (
+        "[data]\npassive_slices = [\"30000-30499\", \"30501-30999\"]",
+        "2:18",
+        &["port 30500 of 30000-30999 is in no slice"],
+    ),
+    (
+        "[data]\npassive_slices = [\"30000-31000\"]",
+        "2:18",
+        &["port 31000 is none of the passive ports"],
+    ),
+    ("[data]\nproxy_from = [\"10.0.0.0/33\"]", "2:15", &[]),
+    (
+        "[listener.a]\npassive_ports = \"2000\"",
+        "1:11",
+        &["listener.a: has no address"],
+    ),
+    (
+        "[listener.a]\naddress = \"192.0.2.1:21\"",
+        "2:11",
+        &["192.0.2.1:21 is not listened on", "0.0.0.0:21, [::]:21"],
+    ),
+    (
+        "[listener.a]\naddress = \"0.0.0.0:21\"\n[listener.b]\naddress = \"0.0.0.0:21\"",
+        "4:11",
+        &["[listener.a] is about this address already"],
+    ),
+    (
+        "[server]\nlisten = [\"0.0.0.0:21\", \"127.0.0.1:2121\"]\n[listener.a]\n\
+         address = \"127.0.0.1:2121\"\npassive_ports = \"30999-31000\"",
+        "5:17",
+        &["port 30999 would be bound on 0.0.0.0 and on 127.0.0.1"],
+    ),
+    (
+        "[listener.a]\naddress = \"0.0.0.0:21\"\npassive_slices = \"even\"",
+        "3:18",
+        &["has no effect without passive_ports"],
     ),
     (
         "[data]\npassive_address = \"0.0.0.0\"",

@@ -7,12 +7,13 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
-use crate::config::Files;
+use crate::config::{Addressing, Files};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::session::Limits;
@@ -23,30 +24,135 @@ use crate::transfer::Depot;
 /// One core's share of the server. Stays on its core.
 #[derive(Debug)]
 pub struct Core {
-    /// The session's limits, for every session the same.
-    pub limits: Rc<Limits>,
-    /// The longest control line, in bytes.
-    pub line_length: usize,
-    /// How long a client may leave its replies unread.
-    pub reply_timeout: Duration,
-    /// The address that PASV announces instead of the one at which the client reached the server.
-    pub passive_address: Option<Ipv4Addr>,
-    /// The passive ports of this core; `None` when passive mode is switched off.
-    pub pool: Option<Pool>,
+    /// What a reload may change.
+    settings: RefCell<Rc<Settings>>,
+    /// The addresses of the names that PASV announces.
+    names: RefCell<Arc<HashMap<String, Ipv4Addr>>>,
+    /// The passive ports of this core.
+    pub pool: Pool,
     /// How active data connections are made.
     pub active: Active,
     /// Who may log in.
     pub authenticator: Arc<Authenticator>,
     /// Threads that check passwords.
     pub verifiers: Workers,
-    /// How files are made.
-    pub files: Files,
     /// What transfers share.
     pub depot: Depot,
     /// The roots that sessions of this core have open.
     pub roots: Roots,
     /// How far the server is on its way to its end.
     pub stop: Stop,
+    /// What the core has to do at the moment.
+    pub load: Arc<Load>,
+}
+
+/// What a reload may change for the sessions of a core.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The limits of sessions that begin.
+    pub limits: Rc<Limits>,
+    /// The longest control line, in bytes.
+    pub line_length: usize,
+    /// How long a client may leave its replies unread.
+    pub reply_timeout: Duration,
+    /// How files are made.
+    pub files: Files,
+    /// How data connections are announced, for each address that is listened on.
+    pub addressing: Vec<Addressing>,
+    /// Which of the passive pools serves each of these addresses.
+    pub pools: Vec<Option<usize>>,
+}
+
+/// What a core has to do, for the other cores to see. Written by its own core only.
+#[derive(Debug, Default)]
+pub struct Load {
+    sessions: AtomicUsize,
+    transfers: AtomicUsize,
+}
+
+impl Load {
+    /// Sessions now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Transfers now.
+    pub fn transfers(&self) -> usize {
+        self.transfers.load(Ordering::Relaxed)
+    }
+
+    /// Counts a transfer until the guard is dropped.
+    pub(super) fn transfer(core: &Rc<Core>) -> Transferring {
+        core.load.transfers.fetch_add(1, Ordering::Relaxed);
+        Transferring(Arc::clone(&core.load))
+    }
+}
+
+/// A transfer that counts.
+#[derive(Debug)]
+pub(super) struct Transferring(Arc<Load>);
+
+impl Drop for Transferring {
+    fn drop(&mut self) {
+        self.0.transfers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a core is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// What a reload may change.
+    pub settings: Settings,
+    /// The passive ports of this core.
+    pub pool: Pool,
+    /// How active data connections are made.
+    pub active: Active,
+    /// Who may log in.
+    pub authenticator: Arc<Authenticator>,
+    /// Threads that check passwords.
+    pub verifiers: Workers,
+    /// What transfers share.
+    pub depot: Depot,
+    /// What the core has to do.
+    pub load: Arc<Load>,
+}
+
+impl Core {
+    /// A core without sessions.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            settings: RefCell::new(Rc::new(parts.settings)),
+            names: RefCell::default(),
+            pool: parts.pool,
+            active: parts.active,
+            authenticator: parts.authenticator,
+            verifiers: parts.verifiers,
+            depot: parts.depot,
+            roots: Roots::default(),
+            stop: Stop::default(),
+            load: parts.load,
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&*self.settings.borrow())
+    }
+
+    /// Goes on with other settings. Sessions keep their limits.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.replace(Rc::new(settings));
+    }
+
+    /// The address of a name that PASV announces, if it is known.
+    pub(super) fn address_of(&self, name: &str) -> Option<Ipv4Addr> {
+        self.names.borrow().get(name).copied()
+    }
+
+    /// Goes on with these addresses.
+    pub fn set_names(&self, names: Arc<HashMap<String, Ipv4Addr>>) {
+        self.names.replace(names);
+    }
 }
 
 /// One open descriptor for each tree, however many sessions work in it.
@@ -123,6 +229,7 @@ impl Stop {
     /// Counts a session in; it is counted out when the guard is dropped.
     pub fn enter(core: &Rc<Core>) -> Present {
         core.stop.sessions.set(core.stop.sessions.get() + 1);
+        core.load.sessions.fetch_add(1, Ordering::Relaxed);
         Present(Rc::clone(core))
     }
 
@@ -153,6 +260,7 @@ impl Drop for Present {
     fn drop(&mut self) {
         let stop = &self.0.stop;
         stop.sessions.set(stop.sessions.get() - 1);
+        self.0.load.sessions.fetch_sub(1, Ordering::Relaxed);
         if stop.sessions.get() == 0 {
             stop.empty.notify_one();
         }

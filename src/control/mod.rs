@@ -16,9 +16,9 @@ use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-pub use self::core::{Core, Phase, Present, Roots, Stop};
+pub use self::core::{Core, Load, Parts, Phase, Present, Roots, Settings, Stop};
 
 use crate::data::pool::Reservation;
 use crate::proto::failure::Failure;
@@ -31,13 +31,26 @@ use crate::{proto, sys};
 
 use running::Running;
 
-/// Serves the client behind `socket` until it or the server goes.
-pub async fn serve(core: Rc<Core>, socket: OwnedFd, peer: SocketAddr) {
+/// A client at the door.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its control connection.
+    pub socket: OwnedFd,
+    /// Which of the addresses that are listened on it came to.
+    pub listener: usize,
+    /// Its address.
+    pub client: IpAddr,
+    /// The address at which it reached the server, as it sees it; `None`: the socket's.
+    pub reached: Option<IpAddr>,
+}
+
+/// Serves a client until it or the server goes.
+pub async fn serve(core: Rc<Core>, arrival: Arrival) {
     let started = Instant::now();
-    let Ok(local) = sys::socket::local_address(&socket) else {
+    let Ok(local) = sys::socket::local_address(&arrival.socket) else {
         return;
     };
-    let mut connection = Connection::new(core, socket, peer.ip().to_canonical(), local);
+    let mut connection = Connection::new(core, arrival, local);
     connection.run().await;
     connection.close().await;
     tracing::info!(
@@ -53,8 +66,11 @@ struct Connection {
     core: Rc<Core>,
     socket: Fd,
     peer: IpAddr,
-    /// The address at which the client reached the server.
+    /// The address of this side.
     local: SocketAddr,
+    /// The address at which the client reached the server, as it sees it.
+    reached: IpAddr,
+    listener: usize,
     session: Session,
     decoder: LineDecoder,
     receive: Option<uring::Receive>,
@@ -66,6 +82,8 @@ struct Connection {
     heard: Instant,
     /// Since when a login is waited for; commands do not lengthen that.
     login_since: Instant,
+    login_timeout: Duration,
+    reply_timeout: Duration,
     tree: Option<Tree>,
     reservation: Option<Reservation>,
     running: Option<Running>,
@@ -98,15 +116,21 @@ enum Wake {
 }
 
 impl Connection {
-    fn new(core: Rc<Core>, socket: OwnedFd, peer: IpAddr, local: SocketAddr) -> Self {
+    fn new(core: Rc<Core>, arrival: Arrival, local: SocketAddr) -> Self {
         let now = Instant::now();
+        let settings = core.settings();
+        let peer = arrival.client;
         Self {
-            session: Session::new(Rc::clone(&core.limits), Client { address: peer }),
-            decoder: LineDecoder::new(core.line_length),
+            session: Session::new(Rc::clone(&settings.limits), Client { address: peer }),
+            decoder: LineDecoder::new(settings.line_length),
+            login_timeout: settings.limits.login_timeout,
+            reply_timeout: settings.reply_timeout,
             core,
-            socket: Rc::new(socket),
+            socket: Rc::new(arrival.socket),
             peer,
             local,
+            reached: arrival.reached.unwrap_or(local.ip()).to_canonical(),
+            listener: arrival.listener,
             receive: None,
             input: Vec::with_capacity(RECEIVE_BYTES),
             cursor: 0,
@@ -213,7 +237,7 @@ impl Connection {
     /// Looks whether a deadline has passed or the server is about to stop.
     fn tick(&mut self) -> bool {
         let now = Instant::now();
-        if self.sending.is_some() && now >= self.sending_since + self.core.reply_timeout {
+        if self.sending.is_some() && now >= self.sending_since + self.reply_timeout {
             return false;
         }
         // The last words are on their way.
@@ -236,7 +260,7 @@ impl Connection {
     /// When [`Connection::tick`] has to look next.
     fn deadline(&self) -> Instant {
         if self.sending.is_some() {
-            return self.sending_since + self.core.reply_timeout;
+            return self.sending_since + self.reply_timeout;
         }
         match &self.running {
             // The transfer has deadlines of its own.
@@ -249,7 +273,7 @@ impl Connection {
     fn silence_ends(&self) -> Instant {
         match self.session.user() {
             Some(_) => self.heard + self.session.idle_timeout(),
-            None => self.login_since + self.core.limits.login_timeout,
+            None => self.login_since + self.login_timeout,
         }
     }
 
@@ -282,6 +306,9 @@ impl Connection {
                     }
                 }
             };
+            if let Some(noted) = self.session.take_noted() {
+                self.count(noted);
+            }
             let mut next = action;
             while let Some(action) = next {
                 next = self.act(action).await;
@@ -370,4 +397,4 @@ const RECEIVE_BYTES: usize = 512;
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 
 /// How often a session whose transfer runs looks whether something else is the matter.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(3600);
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
-use super::{Connection, Core, Phase, Tree, hang_up};
+use super::{Connection, Core, Load, Phase, Tree, hang_up};
 use crate::auth::{Identity, Outcome};
-use crate::data::pool::Reservation;
+use crate::config::Announce;
+use crate::data::pool::{Request as PortRequest, Reservation};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
 use crate::proto::listing::Access;
@@ -15,7 +16,7 @@ use crate::session::action::{
     Credentials, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer,
 };
 use crate::session::event::{Answer, Opened, Transferred, Verdict};
-use crate::session::{Action, Event};
+use crate::session::{Action, Event, Noted};
 use crate::storage::{self, Format, ListRequest, Root, UploadKind};
 use crate::sys;
 use crate::sys::file::FileKind;
@@ -39,8 +40,8 @@ impl Connection {
                 self.session
                     .handle(Event::Answered(answer.map(|()| Answer::Done)))
             }
-            Action::OpenPassive => {
-                let address = self.reserve();
+            Action::OpenPassive { extended } => {
+                let address = self.reserve(extended).await;
                 self.session.handle(Event::PassiveOpened(address))
             }
             Action::ClosePassive => {
@@ -93,7 +94,12 @@ impl Connection {
     /// Opens the tree of a user who may log in.
     async fn enter(&mut self, identity: Identity) -> Verdict {
         let Identity { name, root, access } = identity;
-        match self.core.roots.open(&root, self.core.files).await {
+        match self
+            .core
+            .roots
+            .open(&root, self.core.settings().files)
+            .await
+        {
             Ok(opened) => {
                 tracing::info!(peer = %self.peer, user = name, "login");
                 self.tree = Some(Tree {
@@ -181,12 +187,12 @@ impl Connection {
     /// Waits until all output is sent.
     async fn flush(&mut self) -> Result<(), Failure> {
         if let Some(sending) = self.sending.take() {
-            let sent = tokio::time::timeout(self.core.reply_timeout, sending).await;
+            let sent = tokio::time::timeout(self.reply_timeout, sending).await;
             self.sent(sent.map(|(sent, _)| sent))?;
         }
         let output = self.session.take_output();
         let sending = uring::send_all(&self.socket, output);
-        let sent = tokio::time::timeout(self.core.reply_timeout, sending).await;
+        let sent = tokio::time::timeout(self.reply_timeout, sending).await;
         self.sent(sent.map(|(sent, _)| sent))
     }
 
@@ -200,18 +206,52 @@ impl Connection {
         Err(Failure::PeerReset)
     }
 
-    fn reserve(&mut self) -> Result<SocketAddr, Failure> {
+    /// Reserves a port, and says at which address and port the client finds it.
+    async fn reserve(&mut self, extended: bool) -> Result<SocketAddr, Failure> {
         // The port given up first may be the only one left.
         self.reservation = None;
-        let pool = self.core.pool.as_ref().ok_or(Failure::NoDataConnection)?;
-        let reservation = pool.reserve(self.peer, self.local.ip())?;
-        let address = match (self.core.passive_address, self.local.ip().to_canonical()) {
-            (Some(announced), IpAddr::V4(_)) => IpAddr::V4(announced),
-            (_, own) => own,
+        let core = Rc::clone(&self.core);
+        let settings = core.settings();
+        let (Some(Some(pool)), Some(addressing)) = (
+            settings.pools.get(self.listener),
+            settings.addressing.get(self.listener),
+        ) else {
+            return Err(Failure::NoPassivePort);
         };
-        let address = SocketAddr::new(address, reservation.port());
+        let announce = addressing.announce(self.peer);
+        let is_outside = announce.is_outside(self.peer);
+        let address = match announce {
+            Announce::Address(address) if is_outside => *address,
+            Announce::Name(name) if is_outside && !extended => match core.address_of(name) {
+                Some(address) => IpAddr::V4(address),
+                None => {
+                    core.pool.count_unknown_address(*pool);
+                    return Err(Failure::AddressUnknown);
+                }
+            },
+            _ => self.reached,
+        };
+        let request = PortRequest {
+            pool: *pool,
+            client: self.peer,
+            // Where it connects to what stands before this host, the address here is another one.
+            local: (!is_outside).then_some(self.reached),
+            extended,
+        };
+        let reservation = core.pool.reserve(request).await?;
+        let port = addressing.external_port(announce, self.peer, reservation.port());
         self.reservation = Some(reservation);
-        Ok(address)
+        Ok(SocketAddr::new(address, port))
+    }
+
+    /// Counts what an operator wants to know.
+    pub(super) fn count(&self, noted: Noted) {
+        let active = &self.core.active;
+        match noted {
+            Noted::Port => active.count_address(false),
+            Noted::Eprt => active.count_address(true),
+            Noted::Bounce => active.count_bounce(),
+        }
     }
 
     fn start(&mut self, plan: Plan) {
@@ -227,9 +267,11 @@ impl Connection {
             None => None,
         };
         let transfer = plan.transfer;
+        let counted = Load::transfer(&core);
         let future = {
             let shared = Rc::clone(&shared);
             async move {
+                let _counted = counted;
                 let tree = tree?;
                 match transfer {
                     Transfer::Digest {

@@ -3,30 +3,56 @@
 //! Every port is bound and listening from start to end, so handing one out is an operation on a
 //! [`Table`] without a system call. An accepted connection is matched with a reservation by its
 //! peer's address; a stranger is reset, and the reservation lives on.
+//!
+//! The ports of one address of the server are a group. Which ports a group has changes while the
+//! server runs: see [`change`](self::change) for a new configuration and
+//! [`lending`](super::lending) for what cores do among each other.
+
+mod change;
+mod deliver;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::table::{PortIndex, Refusal, Rules, Table, Ticket};
-use crate::config::PeerCheck;
+use tokio::sync::Notify;
+
+use super::lending::{Mailbox, Neighbours, Note};
+use super::report::{Borrowed, PoolReport, Refusals};
+use super::table::{PortIndex, Refusal, Reserved, Rules, Table, Ticket};
+use super::tally::Meter;
 use crate::proto::failure::Failure;
-use crate::sys;
-use crate::uring::{self, Fd};
+use crate::proto::network::Network;
+use crate::uring::{self, Fd, JoinHandle};
+
+pub use change::Layout;
 
 /// A port that is bound and listening, on one address of the server.
 #[derive(Debug)]
 pub struct PassiveListener {
     /// The listening socket.
     pub socket: OwnedFd,
-    /// The address and port to which it is bound.
-    pub address: SocketAddr,
+    /// The port.
+    pub number: u16,
+}
+
+/// Everything that an operator may change about a pool while it runs.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How ports are handed out.
+    pub rules: Rules,
+    /// A core without ports asks the others.
+    pub borrow: bool,
+    /// Servers that may connect in the place of a client (FXP).
+    pub fxp: Vec<Network>,
+    /// Which ports there are, and whose, for each address.
+    pub layouts: Vec<Layout>,
 }
 
 /// The passive ports of one core. Cheap to clone; stays on its core.
@@ -36,20 +62,63 @@ pub struct Pool(Rc<Vec<Rc<Group>>>);
 /// The ports bound to one address of the server.
 #[derive(Debug)]
 struct Group {
+    core: usize,
+    /// Which of the addresses.
+    index: usize,
     address: IpAddr,
-    rules: Rules,
-    numbers: Vec<u16>,
     table: RefCell<Table<Rc<Slot>>>,
+    /// The sockets of the table's ports.
+    sockets: RefCell<Vec<Option<Listening>>>,
+    policy: RefCell<Rc<Policy>>,
+    neighbours: Neighbours,
+    /// Ports of this core that another program holds.
+    missing: RefCell<BTreeSet<u16>>,
+    /// Ports are being borrowed; told when that has ended.
+    borrowing: Cell<bool>,
+    borrowed: Notify,
+    /// No neighbour had ports to spare: not before then are they asked again.
+    ask_again: Cell<Option<Instant>>,
+    /// Connections from balancers whose header has not come yet.
+    unannounced: Cell<usize>,
+    figures: RefCell<Figures>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    socket: Fd,
+    accepts: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Figures {
+    since: Instant,
+    pasv: Meter,
+    epsv: Meter,
+    refusals: Refusals,
+    borrowed: Borrowed,
 }
 
 /// What a reservation waits for.
 #[derive(Debug)]
 struct Slot {
-    /// The address at which the client reached the server.
-    local: IpAddr,
+    /// The address that the client must connect to; `None`: any.
+    local: Option<IpAddr>,
     connection: RefCell<Option<OwnedFd>>,
     expired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Who wants a port.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Which of the addresses.
+    pub pool: usize,
+    /// The client.
+    pub client: IpAddr,
+    /// The address that it will connect to, as this host sees it; `None`: not known.
+    pub local: Option<IpAddr>,
+    /// By EPSV.
+    pub extended: bool,
 }
 
 /// A port that one client may connect to. Dropping it gives the port up.
@@ -59,125 +128,272 @@ pub struct Reservation {
     ticket: Ticket,
     slot: Rc<Slot>,
     port: u16,
-    since: Instant,
+    until: Instant,
 }
 
 impl Pool {
-    /// Takes over listening ports and accepts on them until the core ends. Must run on the core.
-    pub fn start(listeners: Vec<PassiveListener>, rules: Rules) -> Self {
-        let mut by_address: Vec<(IpAddr, Vec<PassiveListener>)> = Vec::new();
-        for listener in listeners {
-            let address = listener.address.ip();
-            match by_address.iter_mut().find(|(known, _)| *known == address) {
-                Some((_, group)) => group.push(listener),
-                None => by_address.push((address, vec![listener])),
-            }
-        }
-        let groups = by_address.into_iter().map(|(address, listeners)| {
+    /// Takes over listening ports, those of each address in the order of `policy.layouts`, and
+    /// accepts on them until the core ends. Must run on the core.
+    pub fn start(
+        core: usize,
+        ports: Vec<Vec<PassiveListener>>,
+        policy: &Rc<Policy>,
+        neighbours: Neighbours,
+        mailbox: Mailbox,
+    ) -> Self {
+        let groups = policy.layouts.iter().enumerate().zip(ports);
+        let groups = groups.map(|((index, layout), ports)| {
             let group = Rc::new(Group {
-                address,
-                rules,
-                numbers: listeners
-                    .iter()
-                    .map(|listener| listener.address.port())
-                    .collect(),
-                table: RefCell::new(Table::new(listeners.len(), rules, secret_seed())),
+                core,
+                index,
+                address: layout.address,
+                table: RefCell::new(Table::new(&layout.ranges, policy.rules, secret_seed())),
+                sockets: RefCell::default(),
+                policy: RefCell::new(Rc::clone(policy)),
+                neighbours: neighbours.clone(),
+                missing: RefCell::default(),
+                borrowing: Cell::new(false),
+                borrowed: Notify::new(),
+                ask_again: Cell::new(None),
+                unannounced: Cell::new(0),
+                figures: RefCell::new(Figures::new(Instant::now())),
             });
-            for (index, listener) in (0..).zip(listeners) {
-                let socket = Rc::new(listener.socket);
-                uring::spawn(accept_on(socket, Rc::clone(&group), index));
-            }
+            group.adopt(ports);
             group
         });
-        Self(Rc::new(groups.collect()))
+        let pool = Self(Rc::new(groups.collect()));
+        uring::spawn(pool.clone().hear(mailbox));
+        pool
     }
 
-    /// Reserves a port for `client`, whose control connection reached the server at `local`.
+    /// Reserves a port.
     ///
     /// # Errors
     ///
-    /// [`Failure::NoPassivePort`] if every port waits for this client already, or as many as may
-    /// wait for one.
-    pub fn reserve(&self, client: IpAddr, local: IpAddr) -> Result<Reservation, Failure> {
-        let now = Instant::now();
-        let group = self.group_for(local).ok_or(Failure::NoDataConnection)?;
-        let slot = Rc::new(Slot {
-            local,
-            connection: RefCell::default(),
-            expired: Cell::new(false),
-            waker: RefCell::default(),
-        });
-        let reserved = {
-            let mut table = group.table.borrow_mut();
-            table.expire(now, |slot| slot.expire());
-            table.reserve(client, Rc::clone(&slot), now)
-        };
-        match reserved {
-            Ok((index, ticket)) => Ok(Reservation {
-                port: group.numbers[index as usize],
-                group: Rc::clone(group),
-                ticket,
-                slot,
-                since: now,
-            }),
-            Err(refusal) => {
-                let reason = match refusal {
-                    Refusal::ClientLimit => "the client holds as many ports as one may",
-                    Refusal::Dry => "no port is left for the client",
-                };
-                tracing::warn!(%client, reason, "no passive port");
-                Err(Failure::NoPassivePort)
+    /// [`Failure::TooManyPorts`] if as many ports wait for this client as may;
+    /// [`Failure::NoPassivePort`] if none is left for it, and no other core can lend one.
+    pub async fn reserve(&self, request: Request) -> Result<Reservation, Failure> {
+        let group = self.0.get(request.pool).ok_or(Failure::NoPassivePort)?;
+        let mut refusal = Refusal::Dry;
+        for _ in 0..BORROW_ROUNDS_MAX {
+            match group.reserve(&request) {
+                Ok(reservation) => return Ok(reservation),
+                Err(reason) => refusal = reason,
             }
+            if refusal != Refusal::Dry || !group.borrow().await {
+                break;
+            }
+        }
+        let (failure, reason) = match refusal {
+            Refusal::ClientLimit => (Failure::TooManyPorts, "the client holds as many as one may"),
+            Refusal::Dry => (Failure::NoPassivePort, "none is left for the client"),
+        };
+        let refusals = &mut group.figures.borrow_mut().refusals;
+        match refusal {
+            Refusal::ClientLimit => refusals.client_limit += 1,
+            Refusal::Dry => refusals.dry += 1,
+        }
+        tracing::warn!(client = %request.client, address = %group.address, reason, "no passive port");
+        Err(failure)
+    }
+
+    /// Notes that a client could not be told an address.
+    pub fn count_unknown_address(&self, pool: usize) {
+        if let Some(group) = self.0.get(pool) {
+            group.figures.borrow_mut().refusals.address_unknown += 1;
         }
     }
 
-    /// The ports that are bound to `local`, or to the wildcard address of its family.
-    fn group_for(&self, local: IpAddr) -> Option<&Rc<Group>> {
-        let exact = self.0.iter().find(|group| group.address == local);
-        exact.or_else(|| {
-            self.0.iter().find(|group| {
-                group.address.is_unspecified() && group.address.is_ipv4() == local.is_ipv4()
-            })
-        })
+    /// The figures of each address.
+    pub fn report(&self) -> Vec<PoolReport> {
+        self.0.iter().map(|group| group.report()).collect()
+    }
+
+    /// Hears what the pools of other cores have to say.
+    async fn hear(self, mut mailbox: Mailbox) {
+        while let Some(note) = mailbox.0.recv().await {
+            match note {
+                Note::Ask {
+                    pool,
+                    wanted,
+                    answer,
+                } => {
+                    if let Some(group) = self.0.get(pool)
+                        && let Err(ports) = answer.send(group.lend(wanted))
+                    {
+                        // Who asked has given up waiting.
+                        group.adopt(ports);
+                    }
+                }
+                Note::Bring { pool, ports } => {
+                    if let Some(group) = self.0.get(pool) {
+                        group.adopt(ports);
+                    }
+                }
+            }
+        }
     }
 }
 
 impl Group {
-    /// Hands a connection to the reservation of its peer; a stranger is reset.
-    fn deliver(&self, index: PortIndex, connection: OwnedFd, peer: SocketAddr) {
+    fn reserve(self: &Rc<Self>, request: &Request) -> Result<Reservation, Refusal> {
+        let now = Instant::now();
+        let slot = Rc::new(Slot {
+            local: request.local,
+            connection: RefCell::default(),
+            expired: Cell::new(false),
+            waker: RefCell::default(),
+        });
+        self.expire(now);
+        let Reserved {
+            port,
+            number,
+            ticket,
+            is_suspect,
+        } = {
+            let mut table = self.table.borrow_mut();
+            table.reserve(request.client, Rc::clone(&slot), now)?
+        };
+        if is_suspect {
+            self.drain(port, Some(ticket));
+        }
+        self.publish();
+        let figures = &mut *self.figures.borrow_mut();
+        let second = now.duration_since(figures.since).as_secs();
+        match request.extended {
+            true => figures.epsv.count(second),
+            false => figures.pasv.count(second),
+        }
+        Ok(Reservation {
+            port: number,
+            group: Rc::clone(self),
+            ticket,
+            slot,
+            until: now + self.policy.borrow().rules.timeout,
+        })
+    }
+
+    fn expire(&self, now: Instant) {
+        self.table.borrow_mut().expire(now, |slot| slot.expire());
+        self.settle();
+    }
+
+    /// Ports of other cores; whether it is worth trying again. Many may wait for the same ports.
+    async fn borrow(self: &Rc<Self>) -> bool {
+        if !self.policy.borrow().borrow {
+            return false;
+        }
+        if self.borrowing.get() {
+            self.borrowed.notified().await;
+            return true;
+        }
+        if self
+            .ask_again
+            .get()
+            .is_some_and(|then| Instant::now() < then)
+        {
+            return false;
+        }
+        self.borrowing.set(true);
+        // A task of its own: ports on their way must arrive, even if the session ends meanwhile.
+        let group = Rc::clone(self);
+        let borrowed = uring::spawn(async move {
+            let has_ports = group.ask_others().await;
+            group.ask_again.set(match has_ports {
+                true => None,
+                false => Some(Instant::now() + BORROW_PAUSE),
+            });
+            group.borrowing.set(false);
+            group.borrowed.notify_waiters();
+            has_ports
+        });
+        borrowed.await.unwrap_or(false)
+    }
+
+    async fn ask_others(self: &Rc<Self>) -> bool {
+        for lender in self.neighbours.lenders(self.core, self.index) {
+            let Some(mut answer) = self.neighbours.ask(lender, self.index, BORROW_COUNT) else {
+                continue;
+            };
+            let ports = match tokio::time::timeout(BORROW_TIMEOUT, &mut answer).await {
+                Ok(ports) => ports.unwrap_or_default(),
+                Err(_) => {
+                    answer.close();
+                    answer.try_recv().unwrap_or_default()
+                }
+            };
+            if !ports.is_empty() {
+                let count = ports.len();
+                tracing::debug!(count, lender, address = %self.address, "passive ports borrowed");
+                self.figures.borrow_mut().borrowed.taken += count as u64;
+                self.adopt(ports);
+                return true;
+            }
+        }
+        self.figures.borrow_mut().borrowed.refused += 1;
+        false
+    }
+
+    /// Gives up to `wanted` ports to another core.
+    fn lend(&self, wanted: usize) -> Vec<PassiveListener> {
+        self.expire(Instant::now());
+        let lent = self.table.borrow().lend(wanted);
+        let ports: Vec<PassiveListener> = lent
+            .into_iter()
+            .filter_map(|port| self.take_out(port))
+            .collect();
+        self.figures.borrow_mut().borrowed.given += ports.len() as u64;
+        self.publish();
+        ports
+    }
+
+    /// Tells the other cores how many ports could be lent.
+    fn publish(&self) {
+        let idle = self.table.borrow().idle();
+        self.neighbours.publish(self.core, self.index, idle);
+    }
+
+    fn report(&self) -> PoolReport {
+        let now = Instant::now();
+        self.expire(now);
         let table = self.table.borrow();
-        let slot = table.find(index, peer.ip().to_canonical());
-        match slot.filter(|slot| slot.takes(&connection, self)) {
-            Some(slot) => {
-                slot.connection.replace(Some(connection));
-                slot.wake();
+        let figures = &mut *self.figures.borrow_mut();
+        let second = now.duration_since(figures.since).as_secs();
+        let mut ranges = table.ranges();
+        for port in &*self.missing.borrow() {
+            let range = ranges
+                .iter_mut()
+                .find(|range| (range.first..=range.last).contains(port));
+            if let Some(range) = range {
+                range.unavailable.push(*port);
             }
-            None => {
-                let port = self.numbers[index as usize];
-                tracing::debug!(%peer, port, "stranger on a passive port reset");
-                sys::socket::reset(connection);
-            }
+        }
+        PoolReport {
+            address: self.address,
+            ranges,
+            pasv: figures.pasv.rate(second),
+            epsv: figures.epsv.rate(second),
+            refusals: figures.refusals,
+            borrowed: figures.borrowed,
+            waits: table.waits(),
+            top_clients: table.top_clients(TOP_CLIENTS),
+        }
+    }
+}
+
+impl Figures {
+    fn new(since: Instant) -> Self {
+        Self {
+            since,
+            pasv: Meter::default(),
+            epsv: Meter::default(),
+            refusals: Refusals::default(),
+            borrowed: Borrowed::default(),
         }
     }
 }
 
 impl Slot {
-    /// Whether a connection of the right peer is the one that is waited for.
-    fn takes(&self, connection: &OwnedFd, group: &Group) -> bool {
-        // A client may try again when its first connection has died on it.
-        let is_free = self
-            .connection
-            .borrow()
-            .as_ref()
-            .is_none_or(sys::socket::is_spent);
-        // A port that listens on all addresses was announced with one of them.
-        let is_here = group.rules.peer_check != PeerCheck::Strict
-            || !group.address.is_unspecified()
-            || sys::socket::local_address(connection)
-                .is_ok_and(|local| local.ip().to_canonical() == self.local);
-        is_free && is_here
-    }
-
     /// The port has gone. A connection that came in time stays.
     fn expire(&self) {
         self.expired.set(true);
@@ -203,11 +419,6 @@ impl Reservation {
     ///
     /// [`Failure::NoDataConnection`] if it has not come in time.
     pub async fn connection(&self) -> Result<OwnedFd, Failure> {
-        let left = self
-            .group
-            .rules
-            .timeout
-            .saturating_sub(self.since.elapsed());
         let arrival = poll_fn(|context| {
             if let Some(connection) = self.slot.connection.take() {
                 return Poll::Ready(Ok(connection));
@@ -218,7 +429,7 @@ impl Reservation {
             self.slot.waker.replace(Some(context.waker().clone()));
             Poll::Pending
         });
-        match tokio::time::timeout(left, arrival).await {
+        match tokio::time::timeout_at(self.until.into(), arrival).await {
             Ok(connection) => connection,
             Err(_) => Err(Failure::NoDataConnection),
         }
@@ -227,7 +438,11 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.group.table.borrow_mut().release(self.ticket);
+        let released = self.group.table.borrow_mut().release(self.ticket);
+        if released.is_some() {
+            self.group.settle();
+            self.group.publish();
+        }
     }
 }
 
@@ -236,28 +451,18 @@ fn secret_seed() -> u64 {
     RandomState::new().hash_one(0u8)
 }
 
-/// Accepts on one port as long as its core runs.
-async fn accept_on(socket: Fd, group: Rc<Group>, index: PortIndex) {
-    loop {
-        match uring::accept(&socket).await {
-            Ok((connection, peer)) => group.deliver(index, connection, peer),
-            Err(error) if is_peers_fault(&error) => {}
-            Err(error) => {
-                let port = group.numbers[index as usize];
-                tracing::warn!(port, %error, "cannot accept on a passive port");
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-            }
-        }
-    }
-}
+/// Ports asked of another core at a time: a few, so that the next clients find some too.
+const BORROW_COUNT: usize = 8;
 
-/// accept(2), "Error handling": network errors of a connection that died in the queue.
-fn is_peers_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-    )
-}
+/// What was borrowed may be handed to others who waited too.
+const BORROW_ROUNDS_MAX: usize = 4;
 
-/// Out of descriptors or memory: trying again at once would spin, since the queue stays readable.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// A core answers at its next turn; one that does not is in trouble itself.
+const BORROW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long nobody is asked after nobody had ports to spare: clients that try again and again must
+/// not keep the other cores busy.
+const BORROW_PAUSE: Duration = Duration::from_millis(50);
+
+/// Clients that a report names.
+const TOP_CLIENTS: usize = 5;

@@ -68,6 +68,12 @@ pub enum Failure {
     /// No passive port is left for this client.
     #[error("no passive port")]
     NoPassivePort,
+    /// As many passive ports wait for this client's address as may.
+    #[error("too many passive ports")]
+    TooManyPorts,
+    /// The address to announce is not known: its name has not been looked up successfully.
+    #[error("no address to announce")]
+    AddressUnknown,
     /// The client's side refused the data connection.
     #[error("data connection refused")]
     DataConnectionRefused,

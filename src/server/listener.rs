@@ -1,40 +1,27 @@
-//! Binds everything before privileges are given up and before a thread is started.
+//! Binds the control listeners, before privileges are given up and before a thread is started.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::ServeError;
-use crate::config::Config;
-use crate::data::pool::PassiveListener;
+use crate::config::{Config, Steering};
 use crate::sys::socket::{self, ListenOptions};
 
-/// The listening sockets of one core.
-#[derive(Debug, Default)]
-pub(super) struct CoreSockets {
-    pub(super) control: Vec<OwnedFd>,
-    pub(super) passive: Vec<PassiveListener>,
-}
-
-/// The listening sockets of all cores, and what an operator wants to know of them.
+/// The control listeners of all cores.
 #[derive(Debug)]
-pub(super) struct Sockets {
-    pub(super) cores: Vec<CoreSockets>,
+pub(super) struct Listeners {
+    /// For each core and address.
+    pub(super) cores: Vec<Vec<OwnedFd>>,
     /// Where control connections are accepted, with the ports that the kernel chose.
-    pub(super) control: Vec<SocketAddr>,
-    /// Passive ports that another program holds.
-    pub(super) taken: BTreeSet<u16>,
+    pub(super) addresses: Vec<SocketAddr>,
 }
 
-/// Binds the control listeners of each core to the same addresses, and the passive ports in
-/// disjoint slices.
-pub(super) fn bind(config: &Config, cores: usize) -> Result<Sockets, ServeError> {
-    let mut sockets = Sockets {
-        cores: (0..cores).map(|_| CoreSockets::default()).collect(),
-        control: Vec::new(),
-        taken: BTreeSet::new(),
+/// Binds a listener of each core to each address. `cpus` are those of the cores.
+pub(super) fn bind(config: &Config, cpus: &[usize]) -> Result<Listeners, ServeError> {
+    let mut listeners = Listeners {
+        cores: cpus.iter().map(|_| Vec::new()).collect(),
+        addresses: Vec::new(),
     };
     let options = ListenOptions {
         reuse_port: true,
@@ -50,7 +37,7 @@ pub(super) fn bind(config: &Config, cores: usize) -> Result<Sockets, ServeError>
         };
         drop(socket::listen(address, &probe).map_err(failed)?);
         let mut bound = address;
-        for core in &mut sockets.cores {
+        for core in &mut listeners.cores {
             let socket = socket::listen(bound, &options).map_err(failed)?;
             bound = socket::local_address(&socket).map_err(failed)?;
             // Inherited by what is accepted. A control connection is silent during a long transfer,
@@ -62,46 +49,16 @@ pub(super) fn bind(config: &Config, cores: usize) -> Result<Sockets, ServeError>
                 KEEPALIVE_PROBES,
             )
             .map_err(failed)?;
-            core.control.push(socket);
+            core.push(socket);
         }
-        sockets.control.push(bound);
-    }
-    if config.data.passive {
-        bind_passive(config, &mut sockets)?;
-    }
-    Ok(sockets)
-}
-
-fn bind_passive(config: &Config, sockets: &mut Sockets) -> Result<(), ServeError> {
-    let addresses: BTreeSet<IpAddr> = config.server.listen.iter().map(SocketAddr::ip).collect();
-    let range = config.data.passive_ports;
-    let options = ListenOptions {
-        reuse_port: false,
-        backlog: PASSIVE_BACKLOG,
-    };
-    let parts = sockets.cores.len();
-    for (index, core) in sockets.cores.iter_mut().enumerate() {
-        let slice = range.slice(index, parts).ok_or(ServeError::TooFewPorts {
-            range,
-            cores: parts,
-        })?;
-        for port in slice.first()..=slice.last() {
-            for &ip in &addresses {
-                let address = SocketAddr::new(ip, port);
-                match socket::listen(address, &options) {
-                    Ok(socket) => core.passive.push(PassiveListener { socket, address }),
-                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                        sockets.taken.insert(port);
-                    }
-                    Err(source) => return Err(ServeError::Passive { address, source }),
-                }
-            }
+        if config.server.steering == Steering::Cpu
+            && let Some(member) = listeners.cores.first().and_then(|core| core.last())
+        {
+            socket::steer_by_cpu(member, cpus).map_err(failed)?;
         }
-        if core.passive.is_empty() {
-            return Err(ServeError::PortsTaken { slice });
-        }
+        listeners.addresses.push(bound);
     }
-    Ok(())
+    Ok(listeners)
 }
 
 /// Address translators should keep a silent connection for two hours (RFC 5382 §5); many keep it for
@@ -109,6 +66,3 @@ fn bind_passive(config: &Config, sockets: &mut Sockets) -> Result<(), ServeError
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
-
-/// Connections that wait on one passive port: each is one client that has just been told the port.
-const PASSIVE_BACKLOG: u32 = 64;

@@ -1,16 +1,24 @@
 //! The supervisor: checks the host, binds, gives up privileges, starts a thread for each core, waits
 //! for signals, and drains. It serves no session itself.
 
+mod admin;
 mod admission;
+mod door;
 mod listener;
+mod mailbox;
+mod metrics;
+mod passive;
+mod resolver;
 mod summary;
+mod supervisor;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::watch;
@@ -18,15 +26,22 @@ use tokio::sync::watch;
 pub use summary::Summary;
 
 use crate::auth::Authenticator;
-use crate::config::{Config, Host, PortRange, Problem};
+use crate::config::{Config, Host, PassivePool, Problem};
 use crate::control::Phase;
+use crate::data::lending::{self, Neighbours};
 use crate::sys::credentials::{Account, AccountError, Keep};
-use crate::sys::signal::{Signal, Signals};
+use crate::sys::signal::Signals;
 use crate::sys::socket;
 use crate::sys::worker::Workers;
 use crate::{sys, uring};
 
+use admin::Desk;
 use admission::Admission;
+use door::Other;
+use listener::Listeners;
+use passive::Bound;
+use resolver::Resolver;
+use supervisor::Supervisor;
 use worker::{Common, Share};
 
 /// Why the server did not start, or ended by itself. The texts say what to change.
@@ -47,29 +62,38 @@ pub enum ServeError {
         source: io::Error,
     },
     /// A passive port cannot be bound.
-    #[error("cannot listen on passive port {address}: {source}{}", passive_hint(.source))]
+    #[error("cannot listen on passive port {address}: {source}{}", passive::hint(.source))]
     Passive {
         /// Where.
         address: SocketAddr,
         /// Why.
         source: io::Error,
     },
-    /// Every port of a core's slice is taken.
+    /// A core would have no passive port.
     #[error(
-        "all passive ports {slice} are taken by other programs; choose another data.passive_ports \
-         (see 'ss -ltnp')"
+        "{key}: the passive ports {ports} on {address} are held by other programs ('ss -tanp' names \
+         them); choose other ports"
     )]
     PortsTaken {
-        /// The slice of the core.
-        slice: PortRange,
+        /// Where.
+        address: IpAddr,
+        /// The key that named them.
+        key: String,
+        /// The ports.
+        ports: String,
     },
-    /// Not every core would have a port.
-    #[error("data.passive_ports {range} has fewer ports than there are cores ({cores})")]
-    TooFewPorts {
-        /// The range.
-        range: PortRange,
-        /// The cores.
-        cores: usize,
+    /// The descriptor limit is too low.
+    #[error(
+        "{ports} passive ports need {needed} descriptors before the first client comes, and the limit is \
+         {limit}: raise it (LimitNOFILE= in the unit, ulimit -n) or narrow data.passive_ports"
+    )]
+    Descriptors {
+        /// Passive ports, on all addresses.
+        ports: usize,
+        /// Descriptors for them and the rest of the server.
+        needed: usize,
+        /// The limit.
+        limit: u64,
     },
     /// The account to run as.
     #[error("server.user: {0}")]
@@ -87,61 +111,213 @@ pub enum ServeError {
     CoreEnded(usize),
 }
 
-/// Serves until SIGTERM or SIGINT. `ready` is called once, when clients are accepted.
+/// A configuration that was read again, with what is unwise about it.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The configuration; it suits this host.
+    pub config: Config,
+    /// What is worth telling.
+    pub warnings: Vec<Problem>,
+}
+
+/// Serves until SIGTERM or SIGINT. `ready` is called once, when clients are accepted; `reload`, at
+/// SIGHUP or an administrator's order, reads the configuration again or says what is wrong with it.
 ///
 /// # Errors
 ///
 /// See [`ServeError`].
-pub fn run(config: Config, ready: impl FnOnce(&Summary)) -> Result<(), ServeError> {
-    let (cpus, descriptors) = survey(&config)?;
-    let account = match &config.server.user {
-        Some(user) if sys::credentials::is_root() => {
-            Some(Account::lookup(user, config.server.group.as_deref())?)
-        }
-        _ => None,
-    };
-    let mut sockets = listener::bind(&config, cpus.len())?;
-    let signals = Signals::block().map_err(system("block signals"))?;
-    if let Some(account) = account {
-        give_up_root(&account, &config)?;
-    }
-    // Modes are what the configuration and SITE UMASK say, whatever the shell's umask was.
-    sys::process::clear_umask();
+pub fn run(
+    config: Config,
+    reload: &dyn Fn() -> Result<Reloaded, String>,
+    ready: impl FnOnce(&Summary),
+) -> Result<(), ServeError> {
+    let started = Instant::now();
+    let ground = Ground::prepare(&config)?;
     let active_source_port = source_port(&config);
-    let summary = Summary::new(&config, &cpus, &sockets, descriptors, active_source_port);
+    let summary = Summary::new(&config, &ground, active_source_port);
     summary.warn();
-    let (phase, receiver) = watch::channel(Phase::Serving);
-    let admission = Arc::new(Admission::new(
-        summary.sessions_max,
-        config.limits.sessions_per_ip.map(Into::into),
-    ));
-    let common = Common {
-        authenticator: Arc::new(Authenticator::new(&config.anonymous, &config.users)),
-        verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
-            .map_err(system("start threads"))?,
-        listers: Workers::start("list", LIST_THREADS, LIST_QUEUE_MAX)
-            .map_err(system("start threads"))?,
-        admission: Arc::clone(&admission),
-        active_source_port,
-        phase: receiver,
-        config: Arc::new(config),
-    };
-    let drain_timeout = common.config.server.drain_timeout;
-    let shares = sockets.cores.drain(..).zip(cpus).enumerate();
-    let cores = start(shares.map(|(index, (sockets, cpu))| Share {
-        index,
-        cpu,
-        sockets,
-        common: common.clone(),
-    }))?;
-    ready(&summary);
-    supervise(&signals, &cores, &phase, &admission, drain_timeout)?;
-    for core in cores {
-        // What a core died of has been logged by its thread.
-        let _ = core.join();
+    passive::warn_of_taken(&ground.bound.taken(&ground.pools));
+    let resolver = resolver(&config)?;
+    let config = Arc::new(config);
+    let crew = Crew::start(&config, ground, summary.sessions_max, active_source_port)?;
+    let (orders, receiver) = mpsc::channel();
+    if let Some(listener) = crew.admin {
+        let desk = Desk {
+            cores: crew.others.clone(),
+            started,
+            orders,
+        };
+        desk.open(listener).map_err(system("start threads"))?;
     }
+    let supervisor = Supervisor {
+        signals: crew.signals,
+        cores: crew.cores,
+        others: crew.others,
+        neighbours: crew.neighbours,
+        phase: crew.phase,
+        admission: crew.admission,
+        orders: receiver,
+        resolver,
+        config: Arc::clone(&config),
+        missing: crew.missing,
+        look_again: started,
+        has_reloaded: false,
+        reload,
+    };
+    supervisor.greet();
+    ready(&summary);
+    let ended = supervisor.run();
+    if config.admin.enabled {
+        // Left behind where root has made it; the next start removes it then.
+        let _ = std::fs::remove_file(&config.admin.socket);
+    }
+    ended?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What only root may be able to make, before the first thread.
+struct Ground {
+    cpus: Vec<usize>,
+    descriptors: u64,
+    listeners: Listeners,
+    pools: Vec<PassivePool>,
+    bound: Bound,
+    admin: Option<UnixListener>,
+    signals: Signals,
+}
+
+impl Ground {
+    /// Checks the host, binds everything, and gives up root.
+    fn prepare(config: &Config) -> Result<Self, ServeError> {
+        let (cpus, descriptors) = survey(config)?;
+        let account = match &config.server.user {
+            Some(user) if sys::credentials::is_root() => {
+                Some(Account::lookup(user, config.server.group.as_deref())?)
+            }
+            _ => None,
+        };
+        passive::check_descriptors(config, cpus.len(), descriptors)?;
+        let listeners = listener::bind(config, &cpus)?;
+        let pools = config.passive_pools();
+        let bound = passive::bind(&pools, cpus.len(), &[]).verdict(&pools, config.data.borrow)?;
+        let admin = admin_socket(config);
+        let signals = Signals::block().map_err(system("block signals"))?;
+        if let Some(account) = account {
+            give_up_root(&account, config)?;
+        }
+        // Modes are what the configuration and SITE UMASK say, whatever the shell's umask was.
+        sys::process::clear_umask();
+        Ok(Self {
+            cpus,
+            descriptors,
+            listeners,
+            pools,
+            bound,
+            admin,
+            signals,
+        })
+    }
+}
+
+/// The threads that serve, and the ways to them.
+struct Crew {
+    signals: Signals,
+    admin: Option<UnixListener>,
+    cores: Vec<JoinHandle<()>>,
+    others: Vec<Other>,
+    neighbours: Neighbours,
+    phase: watch::Sender<Phase>,
+    admission: Arc<Admission>,
+    missing: usize,
+}
+
+impl Crew {
+    /// Starts a thread for each core, and the workers.
+    fn start(
+        config: &Arc<Config>,
+        ground: Ground,
+        sessions_max: usize,
+        active_source_port: u16,
+    ) -> Result<Self, ServeError> {
+        let (phase, receiver) = watch::channel(Phase::Serving);
+        let per_client_max = config.limits.sessions_per_ip.map(Into::into);
+        let admission = Arc::new(Admission::new(sessions_max, per_client_max));
+        let cpus = ground.cpus;
+        let (others, messages): (Vec<Other>, Vec<_>) = cpus.iter().map(|_| Other::new()).unzip();
+        let (neighbours, notes) = lending::connect(cpus.len(), ground.pools.len());
+        let common = Common {
+            config: Arc::clone(config),
+            authenticator: Arc::new(Authenticator::new(&config.anonymous, &config.users)),
+            verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
+                .map_err(system("start threads"))?,
+            listers: Workers::start("list", LIST_THREADS, LIST_QUEUE_MAX)
+                .map_err(system("start threads"))?,
+            admission: Arc::clone(&admission),
+            active_source_port,
+            phase: receiver,
+            others: others.clone(),
+            neighbours: neighbours.clone(),
+        };
+        let missing_count = ground.bound.missing_count();
+        let Bound { ports, missing, .. } = ground.bound;
+        let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
+        let shares = sockets.zip(messages.into_iter().zip(notes)).zip(cpus);
+        let shares = shares.enumerate().map(|(index, share)| {
+            let ((((control, passive), missing), (messages, notes)), cpu) = share;
+            Share {
+                index,
+                cpu,
+                control,
+                passive,
+                missing,
+                messages,
+                notes,
+                common: common.clone(),
+            }
+        });
+        Ok(Self {
+            signals: ground.signals,
+            admin: ground.admin,
+            cores: start(shares)?,
+            others,
+            neighbours,
+            phase,
+            admission,
+            missing: missing_count,
+        })
+    }
+}
+
+/// The administrator's socket, if it can be had: a server without one serves all the same.
+fn admin_socket(config: &Config) -> Option<UnixListener> {
+    if !config.admin.enabled {
+        return None;
+    }
+    let path = &config.admin.socket;
+    match admin::bind(path) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(
+                %path,
+                %error,
+                "no socket for 'ringftpd ports' and 'ringftpd reload': set admin.socket to a path \
+                 in a folder of the user who starts the server, or admin.enabled to false"
+            );
+            None
+        }
+    }
+}
+
+/// Looks up the names that are announced, if there are any.
+fn resolver(config: &Config) -> Result<Option<Resolver>, ServeError> {
+    let names = config.announced_names();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let resolver = Resolver::start(names, config.data.passive_address_refresh);
+    resolver.map(Some).map_err(system("start threads"))
 }
 
 /// Whether this host can run the configuration; the CPU of each core, and how many descriptors there
@@ -208,50 +384,6 @@ fn start(shares: impl Iterator<Item = Share>) -> Result<Vec<JoinHandle<()>>, Ser
     Ok(cores)
 }
 
-/// Waits for a signal, then sees the drain through.
-fn supervise(
-    signals: &Signals,
-    cores: &[JoinHandle<()>],
-    phase: &watch::Sender<Phase>,
-    admission: &Admission,
-    drain_timeout: Duration,
-) -> Result<(), ServeError> {
-    loop {
-        let signal = signals
-            .wait(SUPERVISE_INTERVAL)
-            .map_err(system("wait for signals"))?;
-        let serving = *phase.borrow() == Phase::Serving;
-        match signal {
-            Some(Signal::Terminate | Signal::Interrupt) if serving => {
-                let sessions = admission.sessions();
-                let seconds = drain_timeout.as_secs();
-                tracing::info!(
-                    sessions,
-                    seconds,
-                    "stopping: transfers may end, a second signal ends them"
-                );
-                phase.send_replace(Phase::Draining);
-            }
-            Some(Signal::Terminate | Signal::Interrupt) => {
-                phase.send_replace(Phase::Ending);
-            }
-            Some(Signal::Hangup) => {
-                tracing::info!("SIGHUP: the user file is read at each change; nothing to reload");
-            }
-            None => {}
-        }
-        let ended = cores.iter().position(JoinHandle::is_finished);
-        match (ended, *phase.borrow()) {
-            (Some(index), Phase::Serving) => {
-                phase.send_replace(Phase::Draining);
-                return Err(ServeError::CoreEnded(index));
-            }
-            (Some(_), _) if cores.iter().all(JoinHandle::is_finished) => return Ok(()),
-            _ => {}
-        }
-    }
-}
-
 /// The port that active data connections come from: the one wanted if this process may bind it,
 /// otherwise any (0).
 fn source_port(config: &Config) -> u16 {
@@ -292,18 +424,8 @@ fn listen_hint(error: &io::Error, address: &SocketAddr) -> String {
     }
 }
 
-fn passive_hint(error: &io::Error) -> &'static str {
-    match sys::is_out_of_descriptors(error) {
-        true => DESCRIPTOR_HINT,
-        false => "",
-    }
-}
-
 /// What to do when a start needs more descriptors than there may be.
 const DESCRIPTOR_HINT: &str = "; raise the descriptor limit (LimitNOFILE= in the unit, ulimit -n) or narrow data.passive_ports";
-
-/// How often the supervisor looks whether its cores live.
-const SUPERVISE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Logins that may wait for a thread. At some 20 ms of hashing each, more would time out.
 const VERIFY_QUEUE_MAX: usize = 256;

@@ -1,10 +1,12 @@
 //! What an operator is told at the start.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::listener::Sockets;
-use crate::config::{Config, duration_text};
+use super::Ground;
+use super::passive::Bound;
+use crate::config::{Announce, Config, duration_text, ports_text};
+use crate::data::pool::PassiveListener;
 
 /// The server as it has started.
 #[derive(Clone, Debug)]
@@ -20,32 +22,35 @@ pub struct Summary {
     limits: String,
     descriptors: u64,
     descriptors_short: bool,
-    taken: usize,
+}
+
+/// Descriptors that the server needs besides its listening sockets and sessions.
+pub(super) fn descriptors_besides(cores: usize) -> usize {
+    cores * DESCRIPTORS_PER_CORE + DESCRIPTORS_REST
 }
 
 impl Summary {
-    pub(super) fn new(
-        config: &Config,
-        cpus: &[usize],
-        sockets: &Sockets,
-        descriptors: u64,
-        active_source_port: u16,
-    ) -> Self {
-        let fixed = sockets
-            .cores
-            .iter()
-            .map(|core| core.control.len() + core.passive.len());
-        let fixed = fixed.sum::<usize>() + cpus.len() * DESCRIPTORS_PER_CORE + DESCRIPTORS_REST;
+    pub(super) fn new(config: &Config, ground: &Ground, active_source_port: u16) -> Self {
+        let Ground {
+            cpus,
+            descriptors,
+            listeners,
+            bound,
+            ..
+        } = ground;
+        let (control, descriptors) = (&listeners.addresses, *descriptors);
+        let listening: usize = bound.ports.iter().flatten().map(Vec::len).sum();
+        let fixed = listening + control.len() * cpus.len() + descriptors_besides(cpus.len());
         let left = usize::try_from(descriptors)
             .unwrap_or(usize::MAX)
             .saturating_sub(fixed);
         let affordable = (left / DESCRIPTORS_PER_SESSION).max(1);
         let sessions_max = config.limits.sessions.map_or(affordable, Into::into);
         Self {
-            control: sockets.control.clone(),
+            control: control.clone(),
             sessions_max,
-            cpus: cpus.to_vec(),
-            passive: passive_text(config, sockets),
+            cpus: cpus.clone(),
+            passive: passive_text(config, bound),
             active: match (config.data.active, active_source_port) {
                 (false, _) => "off".to_owned(),
                 (true, 0) => "from any port".to_owned(),
@@ -62,18 +67,11 @@ impl Summary {
             ),
             descriptors,
             descriptors_short: sessions_max > affordable,
-            taken: sockets.taken.len(),
         }
     }
 
     /// Logs what is amiss though the server starts.
     pub(super) fn warn(&self) {
-        if self.taken > 0 {
-            tracing::warn!(
-                ports = self.taken,
-                "passive ports are held by other programs and left out; see 'ss -ltnp'"
-            );
-        }
         if self.descriptors_short {
             tracing::warn!(
                 sessions = self.sessions_max,
@@ -99,24 +97,41 @@ impl fmt::Display for Summary {
     }
 }
 
-fn passive_text(config: &Config, sockets: &Sockets) -> String {
+/// The ports of each core, for each address that has its own.
+fn passive_text(config: &Config, bound: &Bound) -> String {
     if !config.data.passive {
         return "off".to_owned();
     }
-    let range = config.data.passive_ports;
-    let parts = sockets.cores.len();
-    let slices: Vec<String> = (0..parts)
-        .filter_map(|index| range.slice(index, parts))
-        .map(|slice| slice.to_string())
+    let pools = config.passive_pools();
+    let with_ports: Vec<usize> = (0..pools.len())
+        .filter(|pool| pools[*pool].ports.is_some())
         .collect();
-    let announced = config.data.passive_address;
-    let announced =
-        announced.map_or_else(String::new, |address| format!(", announced as {address}"));
-    format!(
-        "{} ports: {}{announced}",
-        range.count() - sockets.taken.len(),
-        slices.join(" | ")
-    )
+    let texts = with_ports.iter().map(|&pool| {
+        let numbers = |ports: &Vec<Vec<PassiveListener>>| {
+            ports_text(ports[pool].iter().map(|port| port.number))
+        };
+        let slices: Vec<String> = bound.ports.iter().map(numbers).collect();
+        let count: usize = bound.ports.iter().map(|ports| ports[pool].len()).sum();
+        (
+            format!("{count} ports: {}", slices.join(" | ")),
+            pools[pool].address,
+        )
+    });
+    let texts: Vec<(String, IpAddr)> = texts.collect();
+    let ports = match &texts[..] {
+        [(first, _), rest @ ..] if rest.iter().all(|(text, _)| text == first) => first.clone(),
+        all => {
+            let lines = all
+                .iter()
+                .map(|(text, address)| format!("{text} on {address}"));
+            lines.collect::<Vec<_>>().join("\n             ")
+        }
+    };
+    let announced = match &config.data.own.passive_address {
+        None | Some(Announce::Control) => String::new(),
+        Some(announce) => format!(", announced as {announce}"),
+    };
+    ports + &announced
 }
 
 fn access_text(config: &Config) -> String {

@@ -1,23 +1,24 @@
 //! One core: a pinned thread with its own ring, which accepts and serves its share of the clients.
 
-use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::admission::{Admission, Refusal, Ticket};
-use super::listener::CoreSockets;
+use super::admission::Admission;
+use super::door::{Door, Other, Spare};
+use super::mailbox::{Message, Ports};
+use super::passive;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::control::{self, Core, Phase, Stop};
-use crate::data::active::Active;
+use crate::control::{Core, Parts, Phase, Settings};
+use crate::data::active::{self, Active};
+use crate::data::lending::{Mailbox, Neighbours};
 use crate::data::pool::{PassiveListener, Pool};
-use crate::data::table::Rules;
+use crate::data::report::CoreReport;
 use crate::session;
 use crate::sys;
 use crate::sys::worker::Workers;
@@ -28,7 +29,11 @@ use crate::uring::{self, Fd, PipePool, RingOptions};
 pub(super) struct Share {
     pub(super) index: usize,
     pub(super) cpu: usize,
-    pub(super) sockets: CoreSockets,
+    pub(super) control: Vec<OwnedFd>,
+    pub(super) passive: Vec<Vec<PassiveListener>>,
+    pub(super) missing: Ports,
+    pub(super) messages: mpsc::Receiver<Message>,
+    pub(super) notes: Mailbox,
     pub(super) common: Common,
 }
 
@@ -42,6 +47,8 @@ pub(super) struct Common {
     pub(super) admission: Arc<Admission>,
     pub(super) active_source_port: u16,
     pub(super) phase: watch::Receiver<Phase>,
+    pub(super) others: Vec<Other>,
+    pub(super) neighbours: Neighbours,
 }
 
 /// Serves on the calling thread until the server stops. `ready` is told once clients are accepted.
@@ -55,27 +62,35 @@ pub(super) fn run(share: Share, ready: impl FnOnce()) -> io::Result<()> {
 }
 
 async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
+    let (index, cpu) = (share.index, share.cpu);
     let Share {
-        sockets, common, ..
+        control,
+        passive,
+        missing,
+        messages,
+        notes,
+        common,
+        ..
     } = share;
     let drain_timeout = common.config.server.drain_timeout;
-    let admission = Arc::clone(&common.admission);
+    let (admission, others) = (Arc::clone(&common.admission), common.others.clone());
     let mut phase = common.phase.clone();
-    let core = Rc::new(core(common, sockets.passive));
-    let spare = Rc::new(spare);
-    let acceptors: Vec<_> = sockets
-        .control
+    let balances = common.config.server.balance;
+    let core = Rc::new(core(index, common, passive, notes));
+    core.pool.set_missing(missing);
+    let door = Rc::new(Door::new(&core, index, admission, others, spare));
+    door.set_balances(balances);
+    let acceptors: Vec<_> = control
         .into_iter()
-        .map(|listener| {
-            let (core, admission) = (Rc::clone(&core), Arc::clone(&admission));
-            uring::spawn(accept(
-                core,
-                Rc::new(listener),
-                admission,
-                Rc::clone(&spare),
-            ))
-        })
+        .enumerate()
+        .map(|(listener, socket)| uring::spawn(Rc::clone(&door).accept(Fd::new(socket), listener)))
         .collect();
+    uring::spawn(hear(
+        Rc::clone(&core),
+        Rc::clone(&door),
+        messages,
+        (index, cpu),
+    ));
     ready();
     reach(&mut phase, Phase::Draining).await;
     // Dropping the accept withdraws it from the ring and closes the listener.
@@ -100,45 +115,70 @@ async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
 }
 
 /// Makes what the sessions of a core share. Must run on the core.
-fn core(common: Common, passive: Vec<PassiveListener>) -> Core {
-    let Common {
-        config,
-        authenticator,
-        verifiers,
-        listers,
-        active_source_port,
-        ..
-    } = common;
-    let limits = &config.limits;
-    let pool = config.data.passive.then(|| {
-        let rules = Rules {
-            timeout: config.data.accept_timeout,
-            per_client_max: config.data.ports_per_client,
-            peer_check: config.data.peer_check,
-        };
-        Pool::start(passive, rules)
-    });
-    Core {
-        limits: Rc::new(session_limits(&config)),
-        line_length: limits.line_length,
-        reply_timeout: limits.reply_timeout,
-        passive_address: config.data.passive_address,
-        pool,
-        active: Active {
-            source_port: active_source_port,
-            connect_timeout: config.data.connect_timeout,
-        },
-        authenticator,
-        verifiers,
-        files: config.files,
+fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes: Mailbox) -> Core {
+    let config = &common.config;
+    let policy = Rc::new(passive::policy(config, common.others.len()));
+    let load = Arc::clone(&common.others[index].load);
+    Core::new(Parts {
+        settings: settings(config),
+        pool: Pool::start(index, passive, &policy, common.neighbours, notes),
+        active: Active::new(active_policy(config, common.active_source_port)),
+        authenticator: common.authenticator,
+        verifiers: common.verifiers,
         depot: Depot {
             buffers: Buffers::default(),
             pipes: PipePool::new(PIPES_MAX),
-            workers: listers,
-            stall_timeout: limits.stall_timeout,
+            workers: common.listers,
+            stall_timeout: config.limits.stall_timeout,
         },
-        roots: control::Roots::default(),
-        stop: Stop::default(),
+        load,
+    })
+}
+
+/// Hears what the core is told, until the end.
+async fn hear(
+    core: Rc<Core>,
+    door: Rc<Door>,
+    mut messages: mpsc::Receiver<Message>,
+    (index, cpu): (usize, usize),
+) {
+    while let Some(message) = messages.recv().await {
+        // Who asked may have given up waiting for the answer.
+        match message {
+            Message::Client(arrival, ticket) => door.take_over(arrival, ticket),
+            Message::Reload {
+                config,
+                active_source_port,
+                ports,
+                missing,
+                done,
+            } => {
+                core.set_settings(settings(&config));
+                core.active
+                    .set_policy(active_policy(&config, active_source_port));
+                door.set_balances(config.server.balance);
+                let policy = passive::policy(&config, door.cores());
+                core.pool.change(&Rc::new(policy), ports);
+                core.pool.set_missing(missing);
+                let _ = done.send(());
+            }
+            Message::Held(held) => drop(held.send(core.pool.held())),
+            Message::Missing(missing) => core.pool.set_missing(missing),
+            Message::Names(names) => core.set_names(names),
+            Message::Report(report) => {
+                let (handed_over, taken_over) = door.moved();
+                drop(report.send(CoreReport {
+                    core: index,
+                    cpu,
+                    sessions: core.load.sessions(),
+                    transfers: core.load.transfers(),
+                    handed_over,
+                    taken_over,
+                    pools: core.pool.report(),
+                    active: core.active.report(),
+                }));
+            }
+        }
     }
 }
 
@@ -147,83 +187,37 @@ async fn reach(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
     let _ = phase.wait_for(|phase| *phase >= wanted).await;
 }
 
-/// Accepts control connections on one listener.
-async fn accept(core: Rc<Core>, listener: Fd, admission: Arc<Admission>, spare: Rc<Spare>) {
-    loop {
-        match uring::accept(&listener).await {
-            Ok((socket, peer)) => match admission.enter(peer.ip().to_canonical()) {
-                Ok(ticket) => begin(Rc::clone(&core), socket, peer, ticket),
-                Err(refusal) => refuse(socket, peer, refusal),
-            },
-            Err(error) if sys::is_out_of_descriptors(&error) => {
-                spare.refuse_one(&listener);
-                tracing::error!(
-                    %error,
-                    "a control connection was refused: raise LimitNOFILE or lower limits.sessions"
-                );
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-            }
-            Err(error) => {
-                // accept(2), "Error handling": mostly errors of connections that died in the queue.
-                tracing::debug!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-            }
-        }
+fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    let pools = config.passive_pools();
+    let listeners = 0..config.server.listen.len();
+    Settings {
+        limits: Rc::new(session::Limits {
+            login_attempts: limits.login_attempts,
+            idle_timeout: limits.idle_timeout,
+            login_timeout: limits.login_timeout,
+            passive: config.data.passive,
+            active: config.data.active,
+            fxp: config.data.fxp_networks.clone(),
+            greeting: config.server.greeting.clone(),
+        }),
+        line_length: limits.line_length,
+        reply_timeout: limits.reply_timeout,
+        files: config.files,
+        addressing: listeners.clone().map(|it| config.addressing(it)).collect(),
+        pools: listeners.map(|it| config.pool_of(&pools, it)).collect(),
     }
 }
 
-fn begin(core: Rc<Core>, socket: OwnedFd, peer: SocketAddr, ticket: Ticket) {
-    let present = Stop::enter(&core);
-    uring::spawn(async move {
-        let (_ticket, _present) = (ticket, present);
-        control::serve(core, socket, peer).await;
-    });
-}
-
-fn refuse(socket: OwnedFd, peer: SocketAddr, refusal: Refusal) {
-    tracing::warn!(%peer, ?refusal, "control connection refused");
-    // Should it not fit into an empty socket buffer, closing is answer enough.
-    let _ = sys::socket::send(&socket, refusal.reply());
-}
-
-/// A descriptor in reserve: without it a client could not even be told that none is left, and its
-/// connection would stay in the queue for ever.
-struct Spare(std::cell::RefCell<Option<File>>);
-
-impl Spare {
-    fn new() -> io::Result<Self> {
-        Ok(Self(std::cell::RefCell::new(Some(File::open(
-            "/dev/null",
-        )?))))
-    }
-
-    /// Takes one connection from the queue and closes it with a 421.
-    fn refuse_one(&self, listener: &Fd) {
-        let mut spare = self.0.borrow_mut();
-        *spare = None;
-        if let Ok((socket, peer)) = sys::socket::accept(&**listener) {
-            refuse(socket, peer, Refusal::Full);
-        }
-        *spare = File::open("/dev/null").ok();
-    }
-}
-
-fn session_limits(config: &Config) -> session::Limits {
-    session::Limits {
-        login_attempts: config.limits.login_attempts,
-        idle_timeout: config.limits.idle_timeout,
-        login_timeout: config.limits.login_timeout,
-        passive: config.data.passive,
-        active: config.data.active,
-        greeting: config.server.greeting.clone(),
+fn active_policy(config: &Config, source_port: u16) -> active::Policy {
+    active::Policy {
+        source_port,
+        connect_timeout: config.data.connect_timeout,
     }
 }
 
 /// Cold downloads at a time on one core; each pipe may hold 1 MiB of the page cache.
 const PIPES_MAX: usize = 64;
-
-/// After an error of accept(2) the queue stays readable: trying again at once would spin.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// How long sessions may take to end when they have been told to.
 const END_TIMEOUT: Duration = Duration::from_secs(5);

@@ -18,8 +18,11 @@ pub enum Action {
     /// `Answered` when the last line is out.
     ListHere(Listing),
     /// Reserve a port on which the client may connect, giving up one reserved before; answered by
-    /// `PassiveOpened`.
-    OpenPassive,
+    /// `PassiveOpened`. `extended`: by EPSV, which announces no address.
+    OpenPassive {
+        /// EPSV.
+        extended: bool,
+    },
     /// Give up the reserved port.
     ClosePassive,
     /// Start a transfer; answered by `TransferOpened` and then `TransferEnded`, or by the latter

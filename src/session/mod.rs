@@ -40,6 +40,7 @@ pub use event::Event;
 use crate::proto::argument::{HashAlgorithm, TypeCode};
 use crate::proto::command::{self, Command, Verb};
 use crate::proto::listing::{Access, FactSet};
+use crate::proto::network::Network;
 use crate::proto::path::VirtualPath;
 use crate::proto::reply::{Code, Reply};
 
@@ -58,6 +59,8 @@ pub struct Limits {
     pub passive: bool,
     /// Whether PORT and EPRT are served.
     pub active: bool,
+    /// Other servers that PORT and EPRT may name.
+    pub fxp: Vec<Network>,
     /// The text of the 220 greeting.
     pub greeting: String,
 }
@@ -74,6 +77,7 @@ pub struct Session {
     restart: u64,
     rename_from: Option<VirtualPath>,
     endpoint: Option<Endpoint>,
+    noted: Option<Noted>,
     epsv_all: bool,
     umask: Umask,
     idle_timeout: Duration,
@@ -91,6 +95,17 @@ pub struct Session {
 pub struct Client {
     /// Its address; an IPv4 client of an IPv6 listener by its IPv4 address.
     pub address: std::net::IpAddr,
+}
+
+/// What an operator wants counted of commands that need no action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Noted {
+    /// PORT named an address.
+    Port,
+    /// EPRT named an address.
+    Eprt,
+    /// One of them named an address or a port that is refused.
+    Bounce,
 }
 
 /// A line that waits for the end of a transfer, and how often it came in a row.
@@ -165,6 +180,7 @@ impl Session {
             restart: 0,
             rename_from: None,
             endpoint: None,
+            noted: None,
             epsv_all: false,
             umask: None,
             facts: FactSet::default(),
@@ -228,6 +244,11 @@ impl Session {
     /// Takes the encoded replies that are to be sent now.
     pub fn take_output(&mut self) -> Vec<u8> {
         mem::take(&mut self.output)
+    }
+
+    /// What is to be counted of the last event, once.
+    pub fn take_noted(&mut self) -> Option<Noted> {
+        self.noted.take()
     }
 
     /// Bytes of replies that wait to be sent.

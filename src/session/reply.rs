@@ -33,6 +33,14 @@ pub(super) fn failed(failure: Failure) -> Reply {
             Code::NO_DATA_CONNECTION,
             "No passive port is free for you, try again later.",
         ),
+        Failure::TooManyPorts => (
+            Code::NO_DATA_CONNECTION,
+            "Your address holds all the passive ports it may, use one of them first.",
+        ),
+        Failure::AddressUnknown => (
+            Code::NO_DATA_CONNECTION,
+            "The server's address is not known at the moment: use EPSV.",
+        ),
         Failure::DataConnectionRefused => (
             Code::NO_DATA_CONNECTION,
             "Can't open data connection: the client refused it.",

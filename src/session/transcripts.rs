@@ -41,6 +41,7 @@ fn limits() -> Limits {
         login_timeout: Duration::from_secs(60),
         passive: true,
         active: true,
+        fxp: Vec::new(),
         greeting: "ringftpd ready.".to_owned(),
     }
 }
@@ -136,6 +137,14 @@ impl Stage {
                     assert!(number < 1000, "{}: the flood is not noticed", self.place);
                 }
             }
+            Some(("fxp", network)) => {
+                let limits = Limits {
+                    fxp: vec![network.parse().expect("a network")],
+                    ..limits()
+                };
+                *self = Self::new(limits, IpAddr::from([127, 0, 0, 1]), &self.place);
+                self.output.clear();
+            }
             Some(("no", mode)) => {
                 let limits = Limits {
                     passive: mode != "passive",
@@ -225,7 +234,7 @@ fn outside(stage: &mut Stage, text: &str) {
         }))),
         "failed" => Event::Answered(Err(failure(words[1]))),
         "passive" => Event::PassiveOpened(Ok(words[1].parse().expect("an address"))),
-        "dry" => Event::PassiveOpened(Err(Failure::NoPassivePort)),
+        "refused-port" => Event::PassiveOpened(Err(failure(words[1]))),
         "opened" => Event::TransferOpened(match words[1] {
             "file" => Opened::File {
                 bytes: words.get(2).map(|_| number(2)),
@@ -250,7 +259,7 @@ fn outside(stage: &mut Stage, text: &str) {
 }
 
 fn failure(name: &str) -> Failure {
-    const ALL: [Failure; 26] = [
+    const ALL: [Failure; 28] = [
         Failure::NotFound,
         Failure::Denied,
         Failure::NotADirectory,
@@ -272,6 +281,8 @@ fn failure(name: &str) -> Failure {
         Failure::LocalError,
         Failure::NoDataConnection,
         Failure::NoPassivePort,
+        Failure::TooManyPorts,
+        Failure::AddressUnknown,
         Failure::DataConnectionRefused,
         Failure::PeerReset,
         Failure::PeerStalled,
@@ -293,7 +304,7 @@ fn describe(action: &Action) -> String {
         ),
         Action::Ask(request) => describe_request(request),
         Action::ListHere(listing) => format!("list here {}", describe_listing(listing)),
-        Action::OpenPassive => "open passive".to_owned(),
+        Action::OpenPassive { .. } => "open passive".to_owned(),
         Action::ClosePassive => "close passive".to_owned(),
         Action::Start(plan) => describe_plan(plan),
         Action::Abort => "abort".to_owned(),

@@ -6,19 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::action::{Endpoint, ListForm, Listing, Plan, StoreMode, Transfer};
 use super::event::{Answer, Opened, Transferred};
-use super::{Action, Activity, Login, Question, Session, reply};
+use super::{Action, Activity, Login, Noted, Question, Session, reply};
 use crate::proto::argument::{
     ByteRange, ChecksumArgument, EpsvArgument, HashAlgorithm, ListArgument, NetAddress, TypeCode,
 };
 use crate::proto::command::{Command, Verb};
 use crate::proto::failure::Failure;
+use crate::proto::network::Network;
 use crate::proto::reply::{Code, Reply};
 
 impl Session {
     pub(super) fn transfer_command(&mut self, command: Command<'_>) -> Option<Action> {
         let verb = command.verb();
         match command {
-            Command::Port(address) => self.active(SocketAddr::V4(address)),
+            Command::Port(address) => self.active(SocketAddr::V4(address), false),
             Command::Eprt(address) => self.extended_active(&address),
             Command::Pasv => self.passive(),
             Command::Epsv(argument) => self.extended_passive(argument),
@@ -81,8 +82,8 @@ impl Session {
     }
 
     /// PORT and EPRT. RFC 2577 §3: a foreign address and a port below 1024 are refused with 504, so
-    /// that nobody can have third parties connected to.
-    fn active(&mut self, mut address: SocketAddr) -> Option<Action> {
+    /// that nobody can have third parties connected to; except servers that the operator allows.
+    fn active(&mut self, mut address: SocketAddr, extended: bool) -> Option<Action> {
         if address.ip().is_unspecified() {
             // lftp 4.9 asks for "::" on loopback. "Any address" of the client is the one it has.
             address.set_ip(self.client.address);
@@ -98,7 +99,9 @@ impl Session {
             );
             return None;
         }
-        if address.ip() != self.client.address {
+        let is_server = |network: &Network| network.contains(address.ip());
+        if address.ip() != self.client.address && !self.limits.fxp.iter().any(is_server) {
+            self.noted = Some(Noted::Bounce);
             self.say(
                 Code::BAD_PARAMETER,
                 "The data connection must go to the address of the control connection.",
@@ -106,10 +109,15 @@ impl Session {
             return None;
         }
         if address.port() < 1024 {
+            self.noted = Some(Noted::Bounce);
             self.say(Code::BAD_PARAMETER, "Ports below 1024 are not served.");
             return None;
         }
         let give_up = self.give_up_endpoint();
+        self.noted = Some(match extended {
+            true => Noted::Eprt,
+            false => Noted::Port,
+        });
         self.endpoint = Some(Endpoint::Active(address));
         self.say(Code::COMMAND_OK, "Data address accepted.");
         give_up
@@ -122,7 +130,7 @@ impl Session {
             IpAddr::V6(_) => (2, "Network protocol not supported, use (2)"),
         };
         match address.address() {
-            Some(address) if protocol_of(address.ip()) == protocol => self.active(address),
+            Some(address) if protocol_of(address.ip()) == protocol => self.active(address, true),
             _ => {
                 self.say(Code::BAD_NETWORK_PROTOCOL, text);
                 None
@@ -176,7 +184,7 @@ impl Session {
         }
         self.endpoint = None;
         self.question = Question::Passive { extended };
-        Some(Action::OpenPassive)
+        Some(Action::OpenPassive { extended })
     }
 
     pub(super) fn passive_opened(&mut self, address: Result<SocketAddr, Failure>) {

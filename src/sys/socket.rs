@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
@@ -217,20 +217,91 @@ pub fn disconnect(socket: &impl AsFd) -> io::Result<()> {
         .map(drop)
 }
 
+/// Another descriptor of the same socket, close-on-exec.
+///
+/// # Errors
+/// EMFILE: no descriptor is left.
+pub fn duplicate(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    socket.as_fd().try_clone_to_owned()
+}
+
+/// Gives each connection that comes to a group of listeners (SO_REUSEPORT) to the one whose CPU
+/// received it from the network: `cpus` are those of the listeners, in the order in which these began
+/// to listen. Connections that other CPUs received are spread by CPU number. `member` is any of the
+/// group (socket(7), SO_ATTACH_REUSEPORT_CBPF).
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn steer_by_cpu(member: &impl AsFd, cpus: &[usize]) -> io::Result<()> {
+    // SKF_AD_OFF + SKF_AD_CPU (linux/filter.h): the CPU that runs the filter.
+    const CPU: u32 = (-0x1000_i32 + 36).cast_unsigned();
+    let statement = |code: u32, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let mut filter = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, CPU)];
+    for (index, cpu) in cpus.iter().enumerate() {
+        filter.push(libc::sock_filter {
+            jf: 1,
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, *cpu as u32)
+        });
+        filter.push(statement(libc::BPF_RET | libc::BPF_K, index as u32));
+    }
+    filter.push(statement(
+        libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K,
+        cpus.len().max(1) as u32,
+    ));
+    filter.push(statement(libc::BPF_RET | libc::BPF_A, 0));
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len())
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        filter: filter.as_mut_ptr(),
+    };
+    let length = size_of_val(&program) as libc::socklen_t;
+    // SAFETY: the kernel copies the program, whose length is that of the vector behind it.
+    let result = unsafe {
+        libc::setsockopt(
+            member.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            length,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Looks at what is there without taking it. 0 is the end of the stream.
+///
+/// # Errors
+/// As [`receive`].
+pub fn peek(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    receive_flagged(socket.as_fd(), buffer, libc::MSG_PEEK)
+}
+
 /// Receives what is there, without waiting. 0 is the end of the stream.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] when nothing is there; otherwise as recv(2).
 pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
-    let socket = socket.as_fd().as_raw_fd();
+    receive_flagged(socket.as_fd(), buffer, 0)
+}
+
+fn receive_flagged(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+) -> io::Result<usize> {
     retry(|| {
         // SAFETY: the kernel writes at most `len` bytes to the buffer, which is borrowed mutably.
         let result = unsafe {
             libc::recv(
-                socket,
+                socket.as_raw_fd(),
                 buffer.as_mut_ptr().cast(),
                 buffer.len(),
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT | flags,
             )
         };
         check_count(result)

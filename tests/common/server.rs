@@ -12,6 +12,7 @@ use std::thread;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
+use ringftpd::data::report::{RangeReport, Report};
 use tempfile::TempDir;
 
 use super::{Client, DEADLINE, eventually, random};
@@ -29,10 +30,12 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
+type Sections = BTreeMap<&'static str, BTreeMap<&'static str, String>>;
+
 /// A server that is to be started.
 pub(crate) struct Setup {
     folder: TempDir,
-    sections: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    sections: Sections,
     wrapper: Vec<String>,
 }
 
@@ -48,9 +51,11 @@ impl Setup {
             wrapper: Vec::new(),
         };
         let users = setup.folder.path().join("users.toml");
+        let socket = setup.folder.path().join("admin.sock");
         setup
             .set("server.listen", "[\"127.0.0.1:0\"]")
             .set("data.active_source_port", 0)
+            .set("admin.socket", format!("{socket:?}"))
             .set("anonymous.enabled", true)
             .set("anonymous.access", "\"read-write\"")
             .set("anonymous.root", format!("{root:?}"))
@@ -113,9 +118,13 @@ impl Setup {
         let mut sections = self.sections.clone();
         let data = sections.entry("data").or_default();
         data.entry("passive_ports")
-            .or_insert_with(|| format!("\"{}\"", passive_ports()));
+            .or_insert_with(|| format!("\"{}\"", passive_ports(16)));
+        self.write_sections(&sections)
+    }
+
+    fn write_sections(&self, sections: &Sections) -> PathBuf {
         let mut text = String::new();
-        for (section, keys) in &sections {
+        for (section, keys) in sections {
             writeln!(text, "[{section}]").expect("a string takes everything");
             for (key, value) in keys {
                 writeln!(text, "{key} = {value}").expect("a string takes everything");
@@ -128,8 +137,13 @@ impl Setup {
 
     /// Starts it and waits until it serves.
     #[track_caller]
-    pub(crate) fn start(self) -> TestServer {
+    pub(crate) fn start(mut self) -> TestServer {
+        let data = self.sections.entry("data").or_default();
+        let chooses_ports = !data.contains_key("passive_ports");
         for _ in 0..STARTS_MAX {
+            if chooses_ports {
+                self = self.set("data.passive_ports", format!("\"{}\"", passive_ports(16)));
+            }
             let mut command = match self.wrapper.split_first() {
                 Some((first, rest)) => {
                     let mut command = Command::new(first);
@@ -145,7 +159,7 @@ impl Setup {
                         process,
                         control: control_addresses(&summary),
                         summary,
-                        folder: self.folder,
+                        setup: self,
                     };
                 }
                 // Another test took the same ports.
@@ -157,10 +171,10 @@ impl Setup {
     }
 }
 
-/// Sixteen ports somewhere below those that the kernel gives to outgoing connections.
-pub(crate) fn passive_ports() -> String {
-    let first = 20_000 + random() % 740 * 16;
-    format!("{first}-{}", first + 15)
+/// So many ports somewhere below those that the kernel gives to outgoing connections.
+pub(crate) fn passive_ports(count: u64) -> String {
+    let first = 20_000 + random() % (11_840 / count) * count;
+    format!("{first}-{}", first + count - 1)
 }
 
 /// A server that serves. It ends with the test, which fails if the server has panicked.
@@ -168,7 +182,7 @@ pub(crate) struct TestServer {
     process: Process,
     control: Vec<SocketAddr>,
     summary: String,
-    folder: TempDir,
+    setup: Setup,
 }
 
 impl TestServer {
@@ -183,6 +197,11 @@ impl TestServer {
         self.control[0]
     }
 
+    /// Everywhere it listens, in the order of the configuration.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.control
+    }
+
     /// Where it listens for IPv6.
     pub(crate) fn address_v6(&self) -> SocketAddr {
         let v6 = self.control.iter().find(|address| address.is_ipv6());
@@ -191,12 +210,52 @@ impl TestServer {
 
     /// What clients see as "/".
     pub(crate) fn root(&self) -> PathBuf {
-        self.folder.path().join("root")
+        self.setup.root()
     }
 
     /// The folder around the root, which no client may see.
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        self.setup.folder()
+    }
+
+    /// The passive ports of its configuration, if they are one range.
+    pub(crate) fn passive_ports(&self) -> std::ops::RangeInclusive<u16> {
+        let text = self.setup.sections["data"]["passive_ports"].trim_matches('"');
+        let (first, last) = text.split_once('-').expect("a range");
+        first.parse().expect("a port")..=last.parse().expect("a port")
+    }
+
+    /// Changes a key of the configuration, which the server does not know of yet.
+    pub(crate) fn set(&mut self, key: &'static str, value: impl Display) {
+        let (section, key) = key.split_once('.').expect("section.key");
+        let section = self.setup.sections.entry(section).or_default();
+        section.insert(key, value.to_string());
+        self.setup.write_sections(&self.setup.sections);
+    }
+
+    /// Has it read the configuration again; what it says of that.
+    pub(crate) fn reload(&self) -> Run {
+        let socket = self.folder().join("admin.sock");
+        run(Command::new(program())
+            .arg("reload")
+            .arg("--socket")
+            .arg(socket))
+    }
+
+    /// What it reports of its passive ports.
+    pub(crate) fn report(&self) -> Report {
+        let socket = self.folder().join("admin.sock");
+        let mut command = Command::new(program());
+        command.args(["ports", "--json", "--socket"]).arg(socket);
+        let json = run(&mut command).success();
+        serde_json::from_slice(&json).expect("a report")
+    }
+
+    /// The sum over all cores, addresses and ranges of what it reports of its passive ports.
+    pub(crate) fn total(&self, figure: impl Fn(&RangeReport) -> u64) -> u64 {
+        let report = self.report();
+        let pools = report.cores.iter().flat_map(|core| &core.pools);
+        pools.flat_map(|pool| &pool.ranges).map(figure).sum()
     }
 
     /// A path below the root.

@@ -1,0 +1,83 @@
+//! What of a new configuration a running server can take over.
+
+use super::Config;
+
+impl Config {
+    /// The keys that differ from `other` and take a restart.
+    pub fn restart_needed(&self, other: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        let mut compare = |differs: bool, key: &'static str| {
+            if differs {
+                keys.push(key);
+            }
+        };
+        let (server, new) = (&self.server, &other.server);
+        compare(server.listen != new.listen, "server.listen");
+        compare(server.cores != new.cores, "server.cores");
+        compare(server.user != new.user, "server.user");
+        compare(server.group != new.group, "server.group");
+        compare(
+            server.drain_timeout != new.drain_timeout,
+            "server.drain_timeout",
+        );
+        compare(server.steering != new.steering, "server.steering");
+        let (limits, new) = (&self.limits, &other.limits);
+        compare(limits.sessions != new.sessions, "limits.sessions");
+        compare(
+            limits.sessions_per_ip != new.sessions_per_ip,
+            "limits.sessions_per_ip",
+        );
+        compare(
+            limits.sessions_waiting != new.sessions_waiting,
+            "limits.sessions_waiting",
+        );
+        compare(
+            limits.stall_timeout != new.stall_timeout,
+            "limits.stall_timeout",
+        );
+        compare(self.anonymous != other.anonymous, "anonymous");
+        compare(self.users != other.users, "users");
+        compare(self.log != other.log, "log");
+        compare(self.admin != other.admin, "admin");
+        keys
+    }
+
+    /// This configuration as far as a server that runs with `running` can take it over.
+    pub fn as_reloaded(&self, running: &Self) -> Self {
+        let mut config = self.clone();
+        config.server.clone_from(&running.server);
+        config.server.greeting.clone_from(&self.server.greeting);
+        config.server.balance = self.server.balance;
+        config.limits.sessions = running.limits.sessions;
+        config.limits.sessions_per_ip = running.limits.sessions_per_ip;
+        config.limits.sessions_waiting = running.limits.sessions_waiting;
+        config.limits.stall_timeout = running.limits.stall_timeout;
+        config.anonymous.clone_from(&running.anonymous);
+        config.users.clone_from(&running.users);
+        config.log.clone_from(&running.log);
+        config.admin.clone_from(&running.admin);
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_a_restart_is_named_and_left_as_it_is() {
+        let running = Config::default();
+        let mut new = Config::default();
+        new.data.ports_per_client = 7;
+        new.server.greeting = "Hello.".to_owned();
+        assert!(running.restart_needed(&new).is_empty());
+        assert_eq!(new.as_reloaded(&running), new);
+        new.server.listen.pop();
+        new.users.hash_threads += 1;
+        assert_eq!(running.restart_needed(&new), ["server.listen", "users"]);
+        let taken = new.as_reloaded(&running);
+        assert_eq!(taken.data.ports_per_client, 7);
+        assert_eq!(taken.server.listen, running.server.listen);
+        assert!(running.restart_needed(&taken).is_empty());
+    }
+}

@@ -129,7 +129,7 @@ impl Connection {
             socket: Rc::new(arrival.socket),
             peer,
             local,
-            reached: arrival.reached.unwrap_or(local.ip()).to_canonical(),
+            reached: arrival.reached.unwrap_or_else(|| local.ip()).to_canonical(),
             listener: arrival.listener,
             receive: None,
             input: Vec::with_capacity(RECEIVE_BYTES),

@@ -183,7 +183,7 @@ fn recommendation(load: &Load, sizing: &Sizing) -> String {
     }
     // Below the ports of outgoing connections (32768 and up, ip(7)), if there is room.
     let first = match BELOW_EPHEMERAL.checked_sub(sizing.total) {
-        Some(first) => first.min(DEFAULT_FIRST).max(1024),
+        Some(first) => first.clamp(1024, DEFAULT_FIRST),
         None => 1024,
     };
     let last = first + sizing.total - 1;

@@ -132,8 +132,8 @@ fn add(sum: &mut RangeReport, range: &RangeReport) {
 fn requests(out: &mut String, report: &Report) {
     let _ = writeln!(
         out,
-        "\n{:<4} {:<28} {:>9} {:>8} {:>8} {:>8}   {}",
-        "core", "requests", "total", "10 s /s", "60 s /s", "peak /s", "refused; moved"
+        "\n{:<4} {:<28} {:>9} {:>8} {:>8} {:>8}   refused; moved",
+        "core", "requests", "total", "10 s /s", "60 s /s", "peak /s"
     );
     for core in &report.cores {
         for pool in &core.pools {

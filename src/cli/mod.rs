@@ -5,6 +5,7 @@
 
 mod admin;
 mod check;
+mod plan;
 mod ports;
 mod serve;
 mod survey;

@@ -157,7 +157,7 @@ impl Survey {
 }
 
 /// The CPUs this process may run on, ascending.
-fn allowed_cpus() -> Vec<usize> {
+pub(super) fn allowed_cpus() -> Vec<usize> {
     // It fails only where there are more CPUs than CPUS_MAX; CPU 0 is there too.
     let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
         return vec![0];

@@ -33,7 +33,7 @@ pub use cores::{CPUS_MAX, Cores, CpuSet};
 pub use data::{Data, PeerCheck};
 pub use error::{ConfigError, Problem};
 pub use files::{FailedUpload, Files, UploadPolicy};
-pub(crate) use keys::nearest as nearest_word;
+pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
 pub use limits::{LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
 pub use listener::{Addressing, Announce, Listener, Own};

@@ -106,7 +106,7 @@ pub(crate) fn wrong_type(value: &Value<'_>, expected: &str) -> Wrong {
 }
 
 /// `30 s`, `500 ms`, `5 min`, `1 h`, `2 d`.
-fn parse_duration(text: &str) -> Result<Duration, Wrong> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, Wrong> {
     let (number, unit) = split(text);
     let (Ok(number), Some((_, milliseconds))) = (
         number.parse::<u64>(),

@@ -2,7 +2,6 @@
 //! many ports a server will need.
 
 mod advice;
-mod plan;
 mod table;
 
 use std::io::IsTerminal;
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, admin, print};
+use super::{Failure, admin, plan, print};
 use crate::data::report::Report;
 
 #[derive(Args, Debug)]
@@ -40,7 +39,7 @@ pub(super) struct PortsArgs {
 
 pub(super) fn run(args: &PortsArgs) -> Result<(), Failure> {
     if !args.plan.is_empty() {
-        return print(&plan::text(&args.plan)?);
+        return print(&plan::run(&args.plan)?);
     }
     let socket = admin::socket(args.socket.as_deref());
     loop {

@@ -7,6 +7,7 @@ mod admin;
 mod check;
 mod plan;
 mod ports;
+mod reload;
 mod serve;
 mod survey;
 mod user;
@@ -15,7 +16,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -41,7 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::User(args) => user::run(args),
         Command::Ports(args) => ports::run(&args),
-        Command::Reload { socket } => reload(socket.as_deref()),
+        Command::Reload(args) => reload::run(&args),
         Command::Man => man(),
     };
     match result {
@@ -78,15 +79,11 @@ enum Command {
     /// Add, change, list and delete virtual users
     #[command(after_help = USER_EXAMPLES)]
     User(user::UserArgs),
-    /// Show, judge and size the passive ports
-    #[command(after_help = ports::EXAMPLES)]
+    /// Show the passive ports of a running server, what to change, or how many it will take
+    #[command(after_help = PORTS_EXAMPLES)]
     Ports(ports::PortsArgs),
-    /// Have the running server read its configuration again, and say what came of it
-    Reload {
-        /// The server's administrator socket [default: /run/ringftpd/admin.sock]
-        #[arg(long, value_name = "PATH")]
-        socket: Option<PathBuf>,
-    },
+    /// Have a running server read its configuration again, and say what came of it
+    Reload(reload::ReloadArgs),
     /// Print the manual page (roff)
     #[command(hide = true)]
     Man,
@@ -177,15 +174,17 @@ impl From<ConfigError> for Failure {
 
 /// Writes to standard output. That nobody reads it any more (`ringftpd … | head`) is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::operating(&error)),
-        _ => Ok(()),
-    }
+    print_while_read(text).map(|_| ())
 }
 
-fn reload(socket: Option<&Path>) -> Result<(), Failure> {
-    print(&admin::post(&admin::socket(socket), "/reload")?)
+/// The same; whether somebody still reads.
+fn print_while_read(text: &str) -> Result<bool, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::operating(&error)),
+    }
 }
 
 fn man() -> Result<(), Failure> {
@@ -209,7 +208,7 @@ Examples:
                                           What the configuration says
   ringftpd check                          Would it start, and what would it do?
   ringftpd user add alice --root /srv/alice
-  ringftpd ports                          What are the passive ports doing?
+  ringftpd ports --advise                 Are the passive ports well set up?
 
 The configuration is described in config/ringftpd.toml: every key with its default.";
 
@@ -222,6 +221,21 @@ Signals:
 Environment:
   RUST_LOG          Log level, overrides log.level: error, warn, info, debug, trace
   NO_COLOR          No colour in the log";
+
+const PORTS_EXAMPLES: &str = "\
+Examples:
+  ringftpd ports                  The ports of each core: free, busy, and what they were used for
+  ringftpd ports --watch          The same, again every 2 seconds
+  ringftpd ports --advise         What to change, with the arithmetic
+  ringftpd ports --json | jq '.cores[].pools[].refusals'
+  ringftpd ports --plan rate=200 rtt=80ms abandoned=5% cores=4
+                                  How many ports will such a load take?
+
+The server answers on admin.socket. Bars show busy, leaving, free and unavailable ports. NO_COLOR
+turns colour off. Keys of --plan: rate (PASV and EPSV a second; required), rtt, think (a client's
+delay before it connects), abandoned (share of ports that are never used), timeout
+(data.accept_timeout), cores, clients (addresses), busiest (share of the busiest one), peer (strict,
+subnet, off), cap (data.ports_per_client), loss (share that may be refused).";
 
 const USER_EXAMPLES: &str = "\
 Examples:

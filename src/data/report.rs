@@ -90,9 +90,9 @@ pub struct RangeReport {
     pub reserved: usize,
     /// The most reservations at a time since the start.
     pub high_water: usize,
-    /// Ports of this core's slice that another program holds.
+    /// Ports of this core's slice that another program holds; not among `ports`.
     pub unavailable: Vec<u16>,
-    /// Ports that will go as soon as their last reservation has ended (after a reload).
+    /// Of `ports`, those that will go as soon as their last reservation has ended (after a reload).
     pub leaving: usize,
     /// Reservations since the start.
     pub handed_out: u64,
@@ -174,7 +174,29 @@ pub struct ActiveReport {
     pub bounces: u64,
 }
 
+impl RangeReport {
+    /// Ports with a reservation that stay after it.
+    pub fn busy(&self) -> usize {
+        self.ports.saturating_sub(self.free + self.leaving)
+    }
+}
+
+impl Refusals {
+    /// For whatever reason.
+    pub fn all(&self) -> u64 {
+        self.client_limit + self.dry + self.address_unknown
+    }
+}
+
 impl Histogram {
+    /// Counts the durations of another one too.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *count += more;
+        }
+        self.sum_us += other.sum_us;
+    }
+
     /// How many durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

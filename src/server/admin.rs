@@ -97,7 +97,7 @@ impl Desk {
             },
             (Some("GET"), Some("/metrics")) => (
                 "200 OK",
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                metrics::CONTENT_TYPE,
                 metrics::text(&self.report()),
             ),
             (Some("POST"), Some("/reload")) => match self.ask(Order::Reload, RELOAD_MAX) {

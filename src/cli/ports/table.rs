@@ -1,386 +1,531 @@
-//! The report as a table with bars.
+//! A [`Report`] as a table for a terminal: for each core and address its ranges with a bar, and
+//! below them what was asked for, refused, borrowed and waited for.
 
 use std::fmt::Write;
 
-use crate::data::report::{BUCKETS, CoreReport, Histogram, PoolReport, RangeReport, Rate, Report};
+use super::Look;
+use super::bars::{Glyphs, Use, spark};
+use super::text::{
+    age, clients, counted, milliseconds, paragraph, percent, percent_text, ports, quantile, short,
+    trimmed,
+};
+use crate::data::report::{
+    ActiveReport, CoreReport, Histogram, PoolReport, RangeReport, Rate, Refusals, Report,
+};
 
-/// The whole report.
-pub(super) fn text(report: &Report) -> String {
-    let mut out = String::new();
-    let settings = &report.settings;
-    // Writing to a String does not fail.
-    let _ = writeln!(
-        out,
-        "ringftpd {}, process {}, up {}; accept_timeout {} s, ports_per_client {}, peer_check {}, \
-         borrow {}",
-        report.version,
-        report.pid,
-        uptime(report.uptime_seconds),
-        settings.accept_timeout_ms as f64 / 1000.0,
-        settings.ports_per_client,
-        settings.peer_check,
-        settings.borrow,
-    );
-    ports(&mut out, report);
-    requests(&mut out, report);
-    waits(&mut out, report);
-    clients(&mut out, report);
-    out
-}
-
-/// Every range of every core, and their sum.
-fn ports(out: &mut String, report: &Report) {
-    let bar = format!("{:BAR$}", "busy # of free . (gone x)");
-    let _ = writeln!(
-        out,
-        "\n{:<4} {:<28} {bar} {:>6} {:>6} {:>6} {:>7} {:>9} {:>9} {:>6}",
-        "core", "ports", "free", "busy", "resrvd", "highest", "handed", "abandoned", "reset"
-    );
-    let mut sum = RangeReport::default();
-    let mut lines = 0;
-    for core in &report.cores {
-        for pool in &core.pools {
-            for range in pool.ranges.iter().filter(|range| is_of_interest(range)) {
-                let name = match range.first {
-                    0 => format!("{} others", pool.address),
-                    first => format!("{} {first}-{}", pool.address, range.last),
-                };
-                row(out, &core.core.to_string(), &name, range);
-                add(&mut sum, range);
-                lines += 1;
-            }
-        }
-    }
-    if lines > 1 {
-        row(out, "all", "", &sum);
-    }
-    for core in &report.cores {
-        for pool in &core.pools {
-            for range in pool
-                .ranges
-                .iter()
-                .filter(|range| !range.unavailable.is_empty())
-            {
-                let ports = crate::config::ports_text(range.unavailable.iter().copied());
-                let first = range.unavailable[0];
-                let _ = writeln!(
-                    out,
-                    "core {}: {} {ports} are held by other programs: ss -tanp 'sport = :{first}'",
-                    core.core, pool.address
-                );
-            }
-        }
-    }
-}
-
-fn is_of_interest(range: &RangeReport) -> bool {
-    range.ports + range.unavailable.len() > 0 || range.handed_out > 0
-}
-
-fn row(out: &mut String, core: &str, name: &str, range: &RangeReport) {
-    let _ = writeln!(
-        out,
-        "{core:<4} {name:<28} {} {:>6} {:>6} {:>6} {:>7} {:>9} {:>9} {:>6}",
-        bar(range),
-        range.free,
-        busy(range),
-        range.reserved,
-        range.high_water,
-        range.handed_out,
-        share(range.abandoned, range.handed_out),
-        range.strangers + range.stale,
-    );
-}
-
-fn busy(range: &RangeReport) -> usize {
-    range.ports.saturating_sub(range.free + range.leaving)
-}
-
-/// Busy, leaving, unavailable and free ports in proportion; whatever is there is seen.
-fn bar(range: &RangeReport) -> String {
-    let all = range.ports + range.unavailable.len();
-    let cells = |count: usize| match (count, all) {
-        (0, _) | (_, 0) => 0,
-        _ => (count * BAR / all).max(1),
+/// Lines of no more than `look.width` characters, or of [`NARROW`] if that is less.
+pub(super) fn table(report: &Report, look: &Look) -> String {
+    let mut table = Table {
+        out: String::new(),
+        look: *look,
+        glyphs: Glyphs::of(look),
+        columns: if look.width >= WIDE {
+            WIDE_COLUMNS
+        } else {
+            NARROW_COLUMNS
+        },
+        width: if look.width >= WIDE { WIDE } else { NARROW },
     };
-    let busy = "#".repeat(cells(busy(range)));
-    let leaving = "-".repeat(cells(range.leaving));
-    let gone = "x".repeat(cells(range.unavailable.len()));
-    let mut bar = format!("{busy}{leaving}");
-    let left = BAR.saturating_sub(bar.len() + gone.len());
-    bar.push_str(&".".repeat(left));
-    bar.push_str(&gone);
-    bar.truncate(BAR);
-    bar
-}
-
-fn add(sum: &mut RangeReport, range: &RangeReport) {
-    sum.ports += range.ports;
-    sum.free += range.free;
-    sum.reserved += range.reserved;
-    sum.high_water += range.high_water;
-    sum.unavailable.extend(&range.unavailable);
-    sum.leaving += range.leaving;
-    sum.handed_out += range.handed_out;
-    sum.used += range.used;
-    sum.abandoned += range.abandoned;
-    sum.strangers += range.strangers;
-    sum.stale += range.stale;
-}
-
-/// What clients asked for, and what they were refused.
-fn requests(out: &mut String, report: &Report) {
-    let _ = writeln!(
-        out,
-        "\n{:<4} {:<28} {:>9} {:>8} {:>8} {:>8}   refused; moved",
-        "core", "requests", "total", "10 s /s", "60 s /s", "peak /s"
-    );
+    table.title(report);
     for core in &report.cores {
-        for pool in &core.pools {
-            let name = |verb: &str| format!("{verb} on {}", pool.address);
-            rate(out, core, &name("PASV"), &pool.pasv, &refused(pool));
-            rate(out, core, &name("EPSV"), &pool.epsv, &moved(pool));
+        table.core(core);
+    }
+    table.totals(report);
+    table.out
+}
+
+struct Table {
+    out: String,
+    look: Look,
+    glyphs: Glyphs,
+    columns: &'static [Column],
+    width: usize,
+}
+
+/// What a column shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Figure {
+    Range,
+    Ports,
+    Bar,
+    Reserved,
+    High,
+    HandedOut,
+    Used,
+    Abandoned,
+    Strangers,
+    Stale,
+}
+
+/// A figure, its title, and its width in characters.
+type Column = (Figure, &'static str, usize);
+
+/// A line of the table.
+#[derive(Debug, Default)]
+struct Row {
+    name: String,
+    ports: usize,
+    shares: Use,
+    reserved: usize,
+    /// `None` where adding up would make no sense.
+    high_water: Option<usize>,
+    handed_out: u64,
+    used: u64,
+    abandoned: u64,
+    strangers: u64,
+    stale: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Colour {
+    Plain,
+    Red,
+    Yellow,
+}
+
+impl Table {
+    fn title(&mut self, report: &Report) {
+        let settings = &report.settings;
+        let title = format!(
+            "ringftpd {}, process {}, up {}",
+            report.version.escape_debug(),
+            report.pid,
+            age(report.uptime_seconds)
+        );
+        let borrow = if settings.borrow { "on" } else { "off" };
+        let in_force = format!(
+            "accept_timeout {}, ports_per_client {}, peer_check {}, borrow {borrow}",
+            milliseconds(settings.accept_timeout_ms as f64),
+            settings.ports_per_client,
+            settings.peer_check.escape_debug(),
+        );
+        let Glyphs {
+            busy,
+            leaving,
+            free,
+            unavailable,
+            ..
+        } = self.glyphs;
+        let legend =
+            format!("{busy} busy  {leaving} leaving  {free} free  {unavailable} unavailable");
+        for line in [title, in_force, legend] {
+            self.line("", &line, Colour::Plain);
         }
-        let active = &core.active;
-        let failed = match active.refused + active.failed {
-            0 => String::new(),
-            _ => format!("{} refused, {} failed", active.refused, active.failed),
+    }
+
+    fn core(&mut self, core: &CoreReport) {
+        self.out.push('\n');
+        let title = format!(
+            "core {} on CPU {}: {}, {}, {} handed over, {} taken over",
+            core.core,
+            core.cpu,
+            counted(core.sessions as u64, "session"),
+            counted(core.transfers as u64, "transfer"),
+            core.handed_over,
+            core.taken_over
+        );
+        self.line("", &title, Colour::Plain);
+        if !core.pools.is_empty() {
+            self.header();
+        }
+        for pool in &core.pools {
+            self.pool(pool);
+        }
+        self.active(&core.active);
+    }
+
+    fn header(&mut self) {
+        let titles = self.columns.iter().map(|(figure, title, width)| {
+            let text = match figure {
+                Figure::Range | Figure::Bar => format!("{title:<width$}"),
+                _ => format!("{title:>width$}"),
+            };
+            (text, Colour::Plain)
+        });
+        let titles: Vec<_> = titles.collect();
+        self.cells(&titles);
+    }
+
+    fn pool(&mut self, pool: &PoolReport) {
+        self.line("", &format!("  {}", pool.address), Colour::Plain);
+        for range in &pool.ranges {
+            self.row(&Row::of(range));
+            self.range_notes(range);
+        }
+        self.rates(&[("PASV", &pool.pasv), ("EPSV", &pool.epsv)]);
+        self.refusals(&pool.refusals);
+        let borrowed = pool.borrowed;
+        if borrowed != Default::default() {
+            let text = format!(
+                "{} taken, {} given, {} refused",
+                borrowed.taken, borrowed.given, borrowed.refused
+            );
+            self.line("borrowed", &text, red_if(borrowed.refused > 0));
+        }
+        self.waits(&pool.waits);
+        if !pool.top_clients.is_empty() {
+            self.line("clients", &clients(&pool.top_clients), Colour::Plain);
+        }
+    }
+
+    /// What a bar can show only that it is there.
+    fn range_notes(&mut self, range: &RangeReport) {
+        if !range.unavailable.is_empty() {
+            let count = range.unavailable.len();
+            let text = format!("{count}: {}", ports(&range.unavailable));
+            self.line("unavailable", &text, Colour::Red);
+        }
+        if range.leaving > 0 {
+            self.line("leaving", &range.leaving.to_string(), Colour::Plain);
+        }
+    }
+
+    fn waits(&mut self, waits: &Histogram) {
+        let Some(mean) = waits.mean_ms() else {
+            return;
         };
-        rate(out, core, "PORT", &active.port, &failed);
-        let mut notes = Vec::new();
-        if active.bounces > 0 {
-            notes.push(format!("{} bounces refused", active.bounces));
-        }
-        if active.other_source_port > 0 {
-            notes.push(format!(
-                "{} from another source port",
-                active.other_source_port
-            ));
-        }
-        rate(out, core, "EPRT", &active.eprt, &notes.join(", "));
-        let name = format!("sessions {}, transfers {}", core.sessions, core.transfers);
-        let _ = writeln!(
-            out,
-            "{:<4} {name:<28} {:>9} {:>8} {:>8} {:>8}   clients handed over {}, taken over {}",
-            core.core, "", "", "", "", core.handed_over, core.taken_over
+        let text = format!(
+            "mean {}, p50 {}, p99 {}",
+            milliseconds(mean),
+            quantile(waits, 0.5),
+            quantile(waits, 0.99)
+        );
+        self.line("waits", &text, Colour::Plain);
+        let bar = spark(&waits.buckets, &self.glyphs);
+        self.line(
+            "",
+            &format!("    {:LABEL$}< 1 ms |{bar}| >= 32.8 s", ""),
+            Colour::Plain,
         );
     }
-}
 
-/// A line, unless there is nothing to tell.
-fn rate(out: &mut String, core: &CoreReport, name: &str, rate: &Rate, note: &str) {
-    if rate.total == 0 && note.is_empty() {
-        return;
+    fn active(&mut self, active: &ActiveReport) {
+        if *active == ActiveReport::default() {
+            return;
+        }
+        self.line("", "  active", Colour::Plain);
+        self.rates(&[("PORT", &active.port), ("EPRT", &active.eprt)]);
+        let text = format!(
+            "{} made, {} refused, {} failed, {} from another source port, {} bounces",
+            active.connected,
+            active.refused,
+            active.failed,
+            active.other_source_port,
+            active.bounces
+        );
+        let is_bad = active.refused + active.failed + active.bounces > 0;
+        self.line("connects", &text, red_if(is_bad));
     }
-    let line = format!(
-        "{:<4} {name:<28} {:>9} {:>8.1} {:>8.1} {:>8}   {note}",
-        core.core, rate.total, rate.last_10_seconds, rate.last_minute, rate.peak_second
-    );
-    let _ = writeln!(out, "{}", line.trim_end());
-}
 
-fn refused(pool: &PoolReport) -> String {
-    let refusals = &pool.refusals;
-    let mut parts = Vec::new();
-    for (count, reason) in [
-        (refusals.dry, "dry"),
-        (refusals.client_limit, "client's limit"),
-        (refusals.address_unknown, "address unknown"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {reason}"));
+    /// Commands that came at least once.
+    fn rates(&mut self, rates: &[(&str, &Rate)]) {
+        if rates.iter().all(|(_, rate)| rate.total == 0) {
+            let verbs: Vec<&str> = rates.iter().map(|(verb, _)| *verb).collect();
+            self.line(&verbs.join(", "), "none yet", Colour::Plain);
+        }
+        for (verb, rate) in rates.iter().filter(|(_, rate)| rate.total > 0) {
+            let text = format!(
+                "{:>6}/s 10 s  {:>6}/s 1 min  {:>6}/s peak  {:>8} in all",
+                trimmed(rate.last_10_seconds),
+                trimmed(rate.last_minute),
+                short(rate.peak_second, 6),
+                short(rate.total, 8)
+            );
+            self.line(verb, &text, Colour::Plain);
         }
     }
-    parts.join(", ")
-}
 
-fn moved(pool: &PoolReport) -> String {
-    let borrowed = &pool.borrowed;
-    match (borrowed.taken, borrowed.given, borrowed.refused) {
-        (0, 0, 0) => String::new(),
-        (taken, given, refused) => {
-            format!("ports borrowed {taken}, lent {given}, not to be had {refused}")
+    fn refusals(&mut self, refusals: &Refusals) {
+        let text = match refusals.all() {
+            0 => "none".to_owned(),
+            _ => format!(
+                "{} by ports_per_client, {} dry, {} address unknown",
+                refusals.client_limit, refusals.dry, refusals.address_unknown
+            ),
+        };
+        self.line("refused", &text, red_if(refusals.all() > 0));
+    }
+
+    fn totals(&mut self, report: &Report) {
+        let cores = &report.cores;
+        let pools = || cores.iter().flat_map(|core| &core.pools);
+        let mut total = Row {
+            name: "all".to_owned(),
+            ..Row::default()
+        };
+        for range in pools().flat_map(|pool| &pool.ranges) {
+            total.add(&Row::of(range));
         }
+        self.out.push('\n');
+        self.header();
+        self.row(&total);
+        let refusals: u64 = pools().map(|pool| pool.refusals.all()).sum();
+        let rates = || pools().flat_map(|pool| [&pool.pasv, &pool.epsv]);
+        let mut waits = Histogram::default();
+        pools().for_each(|pool| waits.add(&pool.waits));
+        let text = format!(
+            "{}, {}; PASV and EPSV {}/s in 10 s, {}/s in 1 min, {} in all; {} refused; p99 of the \
+             waits {}",
+            counted(
+                cores.iter().map(|core| core.sessions as u64).sum(),
+                "session"
+            ),
+            counted(
+                cores.iter().map(|core| core.transfers as u64).sum(),
+                "transfer"
+            ),
+            trimmed(rates().map(|rate| rate.last_10_seconds).sum()),
+            trimmed(rates().map(|rate| rate.last_minute).sum()),
+            rates().map(|rate| rate.total).sum::<u64>(),
+            refusals,
+            quantile(&waits, 0.99),
+        );
+        self.line("total", &text, red_if(refusals > 0));
+    }
+
+    fn row(&mut self, row: &Row) {
+        let cells: Vec<_> = self
+            .columns
+            .iter()
+            .map(|&(figure, _, width)| row.cell(figure, width, &self.glyphs))
+            .collect();
+        self.cells(&cells);
+    }
+
+    /// One line of cells, each as wide as its column.
+    fn cells(&mut self, cells: &[(String, Colour)]) {
+        let mut line = " ".to_owned();
+        for (text, colour) in cells {
+            let _ = write!(line, " {}", painted(text, *colour, self.look.colour));
+        }
+        self.out.push_str(line.trim_end());
+        self.out.push('\n');
+    }
+
+    /// A label and a text, broken where the line ends.
+    fn line(&mut self, label: &str, text: &str, colour: Colour) {
+        let label = match label {
+            "" => String::new(),
+            _ => format!("    {label:<LABEL$}"),
+        };
+        let told = paragraph(&label, text, self.width);
+        self.out
+            .push_str(&painted(told.trim_end(), colour, self.look.colour));
+        self.out.push('\n');
     }
 }
 
-/// How long ports waited for their clients, over all cores.
-fn waits(out: &mut String, report: &Report) {
-    let waits = all_waits(report);
-    let (Some(mean), Some(half), Some(most)) = (
-        waits.mean_ms(),
-        waits.quantile_ms(0.5),
-        waits.quantile_ms(0.99),
-    ) else {
-        return;
-    };
-    let _ = writeln!(
-        out,
-        "\nfrom 227 or 229 to the client's connection: mean {mean:.1} ms, half within {half} ms, \
-         99 % within {most} ms"
-    );
-    let greatest = waits.buckets.iter().copied().max().unwrap_or(1).max(1);
-    let used = |bucket: &usize| waits.buckets[*bucket] > 0;
-    let first = (0..BUCKETS).find(used).unwrap_or(0);
-    let last = (0..BUCKETS).rfind(used).unwrap_or(0);
-    for bucket in first..=last {
-        let count = waits.buckets[bucket];
-        let length = (count as f64 / greatest as f64 * 40.0).ceil() as usize;
-        let line = format!(
-            "  {:>8} {:<40} {count}",
-            match bucket {
-                _ if bucket == BUCKETS - 1 => "longer".to_owned(),
-                _ => format!("< {} ms", 1u64 << bucket),
+impl Row {
+    fn of(range: &RangeReport) -> Self {
+        let name = match range.first == range.last {
+            true => range.first.to_string(),
+            false => format!("{}-{}", range.first, range.last),
+        };
+        Self {
+            name,
+            ports: range.ports,
+            shares: Use {
+                busy: range.busy(),
+                leaving: range.leaving,
+                free: range.free,
+                unavailable: range.unavailable.len(),
             },
-            "#".repeat(length)
-        );
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-}
-
-/// The waits of all cores and addresses together.
-pub(super) fn all_waits(report: &Report) -> Histogram {
-    let mut sum = Histogram::default();
-    for pool in report.cores.iter().flat_map(|core| &core.pools) {
-        for (sum, count) in sum.buckets.iter_mut().zip(pool.waits.buckets) {
-            *sum += count;
-        }
-        sum.sum_us += pool.waits.sum_us;
-    }
-    sum
-}
-
-/// Who holds most ports at the moment.
-fn clients(out: &mut String, report: &Report) {
-    let mut all = Vec::new();
-    for core in &report.cores {
-        for (client, held) in core.pools.iter().flat_map(|pool| &pool.top_clients) {
-            all.push((*held, *client, core.core));
+            reserved: range.reserved,
+            high_water: Some(range.high_water),
+            handed_out: range.handed_out,
+            used: range.used,
+            abandoned: range.abandoned,
+            strangers: range.strangers,
+            stale: range.stale,
         }
     }
-    all.sort_by_key(|(held, client, core)| (usize::MAX - held, *client, *core));
-    if all.is_empty() {
-        return;
+
+    /// Highest at different times: those do not add up.
+    fn add(&mut self, other: &Self) {
+        self.ports += other.ports;
+        self.shares.busy += other.shares.busy;
+        self.shares.leaving += other.shares.leaving;
+        self.shares.free += other.shares.free;
+        self.shares.unavailable += other.shares.unavailable;
+        self.reserved += other.reserved;
+        self.handed_out += other.handed_out;
+        self.used += other.used;
+        self.abandoned += other.abandoned;
+        self.strangers += other.strangers;
+        self.stale += other.stale;
     }
-    let shown = all.iter().take(5);
-    let shown = shown.map(|(held, client, core)| format!("{client} {held} (core {core})"));
-    let _ = writeln!(
-        out,
-        "\nports that wait, by client: {}",
-        shown.collect::<Vec<_>>().join(", ")
-    );
+
+    fn cell(&self, figure: Figure, width: usize, glyphs: &Glyphs) -> (String, Colour) {
+        let number = |number: u64| format!("{:>width$}", short(number, width));
+        let text = match figure {
+            Figure::Range => format!("{:<width$}", self.name),
+            Figure::Ports => number(self.ports as u64),
+            Figure::Bar => return (self.shares.bar(width, glyphs), self.bar_colour()),
+            Figure::Reserved => number(self.reserved as u64),
+            Figure::High => match self.high_water {
+                Some(high) => number(high as u64),
+                None => format!("{:>width$}", "-"),
+            },
+            Figure::HandedOut => number(self.handed_out),
+            Figure::Used => number(self.used),
+            Figure::Abandoned => {
+                let ended = self.used + self.abandoned;
+                let share = percent_text(percent(self.abandoned, ended)).replace(' ', "");
+                let room = width.saturating_sub(share.len() + 1);
+                let text = format!("{} {share}", short(self.abandoned, room));
+                format!("{text:>width$}")
+            }
+            Figure::Strangers => number(self.strangers),
+            Figure::Stale => number(self.stale),
+        };
+        (text, Colour::Plain)
+    }
+
+    fn bar_colour(&self) -> Colour {
+        if self.shares.unavailable > 0 {
+            Colour::Red
+        } else if percent(self.shares.busy as u64, self.ports as u64) > BUSY_PERCENT {
+            Colour::Yellow
+        } else {
+            Colour::Plain
+        }
+    }
 }
 
-fn share(part: u64, whole: u64) -> String {
-    match whole {
-        0 => "0".to_owned(),
-        _ => format!("{part} {:>2.0}%", 100.0 * part as f64 / whole as f64),
+fn red_if(bad: bool) -> Colour {
+    match bad {
+        true => Colour::Red,
+        false => Colour::Plain,
     }
 }
 
-fn uptime(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
+/// ECMA-48 SGR: the eight colours that every terminal has.
+fn painted(text: &str, colour: Colour, wanted: bool) -> String {
+    match (wanted, colour) {
+        (true, Colour::Red) => format!("\x1b[31m{text}\x1b[0m"),
+        (true, Colour::Yellow) => format!("\x1b[33m{text}\x1b[0m"),
+        _ => text.to_owned(),
     }
 }
 
-/// Characters of a bar.
-const BAR: usize = 25;
+/// Characters in a line of the whole table.
+pub(super) const WIDE: usize = 100;
+
+/// Characters in a line where that is too much: without what was handed out, which is the sum of
+/// used, abandoned and reserved.
+const NARROW: usize = 80;
+
+/// Characters for what a line below a range is about.
+const LABEL: usize = 12;
+
+/// Above, a range is shown as nearly used up.
+const BUSY_PERCENT: f64 = 80.0;
+
+const WIDE_COLUMNS: &[Column] = &[
+    (Figure::Range, "range", 11),
+    (Figure::Ports, "ports", 5),
+    (Figure::Bar, "now", 16),
+    (Figure::Reserved, "reserved", 8),
+    (Figure::High, "high", 6),
+    (Figure::HandedOut, "handed out", 10),
+    (Figure::Used, "used", 8),
+    (Figure::Abandoned, "abandoned", 10),
+    (Figure::Strangers, "strangers", 9),
+    (Figure::Stale, "stale", 6),
+];
+
+const NARROW_COLUMNS: &[Column] = &[
+    (Figure::Range, "range", 11),
+    (Figure::Ports, "ports", 5),
+    (Figure::Bar, "now", 11),
+    (Figure::Reserved, "reserved", 8),
+    (Figure::High, "high", 5),
+    (Figure::Used, "used", 6),
+    (Figure::Abandoned, "abandoned", 9),
+    (Figure::Strangers, "strangers", 9),
+    (Figure::Stale, "stale", 5),
+];
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::example;
     use super::*;
-    use crate::data::report::{Borrowed, Refusals, Settings};
 
-    fn range(first: u16, ports: usize, free: usize) -> RangeReport {
-        RangeReport {
-            first,
-            last: first + 499,
-            ports,
-            free,
-            reserved: 2 * (ports - free),
-            high_water: 300,
-            handed_out: 200,
-            used: 180,
-            abandoned: 20,
-            strangers: 3,
-            ..RangeReport::default()
-        }
+    const LOOK: Look = Look {
+        width: 120,
+        ascii: false,
+        colour: false,
+    };
+
+    #[test]
+    fn two_cores_with_two_families_and_several_ranges() {
+        let table = table(&example(), &LOOK);
+        assert_eq!(table, include_str!("examples/two_cores.txt"), "\n{table}");
     }
 
-    fn report() -> Report {
-        let mut waits = Histogram::default();
-        waits.buckets[3] = 100;
-        waits.buckets[5] = 50;
-        waits.sum_us = 1_500_000;
-        let pool = |range: RangeReport| PoolReport {
-            address: [0, 0, 0, 0].into(),
-            ranges: vec![range],
-            pasv: Rate {
-                total: 200,
-                last_10_seconds: 12.5,
-                last_minute: 3.25,
-                peak_second: 40,
-            },
-            epsv: Rate::default(),
-            refusals: Refusals {
-                dry: 4,
-                ..Refusals::default()
-            },
-            borrowed: Borrowed::default(),
-            waits,
-            top_clients: vec![([192, 0, 2, 7].into(), 9)],
+    #[test]
+    fn a_narrow_terminal_without_unicode() {
+        let look = Look {
+            width: 80,
+            ascii: true,
+            ..LOOK
         };
-        let second = RangeReport {
-            unavailable: vec![30_700, 30_701, 30_705],
-            ..range(30_500, 497, 497)
-        };
-        let core = |core: usize, range: RangeReport| CoreReport {
-            core,
-            sessions: 7,
-            pools: vec![pool(range)],
-            ..CoreReport::default()
-        };
-        Report {
-            version: "1.2.3".to_owned(),
-            pid: 42,
-            uptime_seconds: 3700,
-            settings: Settings {
-                accept_timeout_ms: 30_000,
-                ports_per_client: 64,
-                peer_check: "strict".to_owned(),
-                borrow: true,
-            },
-            cores: vec![core(0, range(30_000, 500, 250)), core(1, second)],
+        let table = table(&example(), &look);
+        assert!(table.is_ascii());
+        assert_eq!(
+            table,
+            include_str!("examples/two_cores_80.txt"),
+            "\n{table}"
+        );
+    }
+
+    #[test]
+    fn every_line_fits() {
+        let mut report = example();
+        for range in report
+            .cores
+            .iter_mut()
+            .flat_map(|core| &mut core.pools)
+            .flat_map(|pool| &mut pool.ranges)
+        {
+            range.unavailable = (40_000..41_000).step_by(2).collect();
+            range.handed_out = u64::MAX / 1_000_000;
+            range.used = u64::MAX / 2_000_000;
+            range.abandoned = u64::MAX / 2_000_000;
+            range.high_water = 40_000_000;
+        }
+        for (width, longest) in [(60, 80), (80, 80), (99, 80), (100, 100), (200, 100)] {
+            let table = table(&report, &Look { width, ..LOOK });
+            for line in table.lines() {
+                assert!(line.chars().count() <= longest, "{width}: {line}");
+            }
         }
     }
 
     #[test]
-    fn the_table_shows_every_core_and_the_sum() {
-        let shown = text(&report());
-        assert!(shown.lines().all(|line| line.len() <= 120), "{shown}");
-        for part in [
-            "ringftpd 1.2.3, process 42, up 1 h 1 min; accept_timeout 30 s",
-            "0    0.0.0.0 30000-30499          ############.............    250    250    500",
-            "1    0.0.0.0 30500-30999          ........................x    497      0      0",
-            "all                               ######",
-            "core 1: 0.0.0.0 30700-30701,30705 are held by other programs",
-            "0    PASV on 0.0.0.0                    200     12.5      3.2       40   4 dry",
-            "mean 10.0 ms, half within 8 ms, 99 % within 32 ms",
-            "< 8 ms ######################################## 200",
-            "ports that wait, by client: 192.0.2.7 9 (core 0), 192.0.2.7 9 (core 1)",
-        ] {
-            assert!(shown.contains(part), "no {part:?} in\n{shown}");
+    fn colour_marks_what_needs_a_look() {
+        let coloured = table(
+            &example(),
+            &Look {
+                colour: true,
+                ..LOOK
+            },
+        );
+        let marked: Vec<&str> = coloured
+            .lines()
+            .filter(|line| line.contains("\x1b[31m") || line.contains("\x1b[33m"))
+            .collect();
+        for part in ["unavailable 1: 30007", "3 dry", "30000-30999"] {
+            assert!(marked.iter().any(|line| line.contains(part)), "{coloured}");
         }
+        let plain = coloured.replace("\x1b[31m", "").replace("\x1b[33m", "");
+        assert_eq!(plain.replace("\x1b[0m", ""), table(&example(), &LOOK));
+        assert!(!table(&example(), &LOOK).contains('\x1b'));
     }
 
     #[test]
-    fn a_server_without_ports_has_a_table_too() {
-        let shown = text(&Report::default());
-        assert!(shown.contains("ringftpd"), "{shown}");
+    fn a_server_without_cores_has_a_table_too() {
+        let table = table(&Report::default(), &LOOK);
+        assert!(table.contains("0 sessions"), "{table}");
     }
 }

@@ -454,3 +454,33 @@ fn the_server_gives_up_root() {
     assert_eq!(stream.peer_addr().expect("an address").port(), 20);
     client.reply(226);
 }
+
+#[test]
+fn a_descriptor_limit_below_the_ports_is_named_with_the_remedy() {
+    let setup = Setup::new().set("data.passive_ports", "\"20000-21999\"");
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=1000:1000").arg(program());
+    let refused = run(command.arg("serve").arg("--config").arg(setup.write()));
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    for part in [
+        "2000 passive ports need",
+        "the limit is 1000",
+        "LimitNOFILE=",
+        "data.passive_ports",
+    ] {
+        assert!(refused.err.contains(part), "no {part:?} in {}", refused.err);
+    }
+}
+
+#[test]
+fn a_range_that_the_kernel_uses_too_is_named_with_the_remedy() {
+    let server = Setup::new()
+        .set("data.passive_ports", "[\"20992-20995\", \"40000-40003\"]")
+        .start();
+    let warned = server.wait_for_log("also given to outgoing connections");
+    for part in ["40000-40003", "ip_local_reserved_ports="] {
+        assert!(warned.contains(part), "no {part:?} in {warned}");
+    }
+    // The other range is not named.
+    assert!(!server.log().contains("20992-20995 are also given"));
+}

@@ -115,6 +115,27 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<(usize, Header)>, ProxyError> {
     if bytes[..known] != SIGNATURE[..known] {
         return Err(ProxyError::Absent);
     }
+    let is_local = match bytes.get(12) {
+        None => return Ok(None),
+        Some(0x20) => true,
+        Some(0x21) => false,
+        Some(_) => return Err(ProxyError::Binary),
+    };
+    let Some(&family) = bytes.get(13) else {
+        return Ok(None);
+    };
+    let addresses_length = match family {
+        // A health check: its family is ignored, and the rest discarded unseen.
+        _ if is_local => 0,
+        // Unspecified: whose connection it is the balancer does not know.
+        0x00 => 0,
+        0x11 => 12,
+        0x21 => 36,
+        // Over a UNIX socket: from the balancer's own host.
+        0x31 => 216,
+        // What came over UDP cannot be this connection.
+        _ => return Err(ProxyError::Binary),
+    };
     let Some((fixed, rest)) = bytes.split_at_checked(16) else {
         return Ok(None);
     };
@@ -122,36 +143,19 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<(usize, Header)>, ProxyError> {
     if 16 + length > HEADER_LENGTH_MAX {
         return Err(ProxyError::TooLong);
     }
-    let is_local = match fixed[12] {
-        0x20 => true,
-        0x21 => false,
-        _ => return Err(ProxyError::Binary),
-    };
-    let addresses_length = match fixed[13] {
-        // Unspecified: whose connection it is the balancer does not know.
-        0x00 => 0,
-        0x11 => 12,
-        0x21 => 36,
-        // Over a UNIX socket: from the balancer's own host.
-        0x31 => 216,
-        _ if is_local => 0,
-        // What came over UDP cannot be this connection.
-        _ => return Err(ProxyError::Binary),
-    };
+    if length < addresses_length {
+        return Err(ProxyError::Binary);
+    }
     let Some(body) = rest.get(..length) else {
         return Ok(None);
     };
-    let additions = match is_local && length < addresses_length {
-        true => &[],
-        false => body.get(addresses_length..).ok_or(ProxyError::Binary)?,
+    let header = match (is_local, family) {
+        (false, 0x11) => proxied::<4, Ipv4Addr>(body).ok_or(ProxyError::Binary)?,
+        (false, 0x21) => proxied::<16, Ipv6Addr>(body).ok_or(ProxyError::Binary)?,
+        // Nothing of it is used, so that there is nothing to check.
+        _ => return Ok(Some((16 + length, Header::Local))),
     };
-    check_additions(&bytes[..16 + length], additions)?;
-    let header = match (is_local, fixed[13]) {
-        (false, 0x11) => proxied::<4, Ipv4Addr>(body),
-        (false, 0x21) => proxied::<16, Ipv6Addr>(body),
-        _ => Some(Header::Local),
-    };
-    let header = header.ok_or(ProxyError::Binary)?;
+    check_additions(&bytes[..16 + length], &body[addresses_length..])?;
     Ok(Some((16 + length, header)))
 }
 
@@ -173,10 +177,15 @@ fn proxied<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(body: &[u8]) -> Opti
 
 /// Looks through the additions: they must be whole, and a checksum among them right.
 fn check_additions(header: &[u8], mut additions: &[u8]) -> Result<(), ProxyError> {
+    let mut is_checked = false;
     while let [kind, high, low, rest @ ..] = additions {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let value = rest.get(..length).ok_or(ProxyError::Binary)?;
         if *kind == CHECKSUM {
+            // One is enough: each costs a pass over the header.
+            if std::mem::replace(&mut is_checked, true) {
+                return Err(ProxyError::Binary);
+            }
             let wanted: [u8; 4] = value.try_into().map_err(|_| ProxyError::Binary)?;
             // The sum is that of the header with zeros in its place.
             let at = header.len() - rest.len();
@@ -215,7 +224,7 @@ const LINE_LENGTH_MAX: usize = 107;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// §2.2.4, PP2_TYPE_CRC32C.
+/// §2.2.3, PP2_TYPE_CRC32C.
 const CHECKSUM: u8 = 0x03;
 
 #[cfg(test)]
@@ -287,6 +296,10 @@ mod tests {
             ),
             (binary(0x20, 0x00, &[]), Header::Local),
             (binary(0x20, 0x11, &V4), Header::Local),
+            // §2.2: a LOCAL header is valid whatever its family and block.
+            (binary(0x20, 0x12, &V4), Header::Local),
+            (binary(0x20, 0x00, &[1, 2, 3]), Header::Local),
+            (binary(0x21, 0x00, &V4), Header::Local),
             (binary(0x21, 0x00, &[]), Header::Local),
             (binary(0x21, 0x31, &[0; 216]), Header::Local),
         ]
@@ -348,6 +361,12 @@ mod tests {
                 ProxyError::Line,
             ),
             (binary(0x11, 0x11, &V4), ProxyError::Binary),
+            ([SIGNATURE, &[0x31]].concat(), ProxyError::Binary),
+            ([SIGNATURE, &[0x21, 0x12]].concat(), ProxyError::Binary),
+            (
+                [SIGNATURE, &[0x21, 0x11, 0, 11]].concat(),
+                ProxyError::Binary,
+            ),
             (binary(0x22, 0x11, &V4), ProxyError::Binary),
             (binary(0x21, 0x12, &V4), ProxyError::Binary),
             (binary(0x21, 0x11, &V4[..11]), ProxyError::Binary),

@@ -115,19 +115,14 @@ fn allied(last: u8, other: u8) -> TestServer {
     server
 }
 
-fn login_from(server: &TestServer, source: IpAddr) -> Client {
-    let mut client = Client::connect_from(source, server.address());
-    client.expect("USER anonymous", 331);
-    client.expect("PASS x", 230);
-    client.expect("TYPE I", 200);
-    client
-}
-
 #[test]
 fn a_file_goes_from_server_to_server_where_both_allow_it() {
     let (from, to) = (allied(11, 12), allied(12, 11));
     let client = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99));
-    let (mut source, mut sink) = (login_from(&from, client), login_from(&to, client));
+    let (mut source, mut sink) = (
+        Client::login_from(client, from.address()),
+        Client::login_from(client, to.address()),
+    );
     // The one waits, the other connects; then the other way round.
     let port = sink.passive(Way::Pasv);
     source.expect(eprt(port), 200);
@@ -165,8 +160,8 @@ fn a_server_that_two_clients_could_mean_gets_neither_ones_data() {
     server.put("file", "content");
     let address = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     let (mut one, mut two) = (
-        login_from(&server, address(98)),
-        login_from(&server, address(99)),
+        Client::login_from(address(98), server.address()),
+        Client::login_from(address(99), server.address()),
     );
     // One port waits for both of them.
     let port = one.passive(Way::Epsv);

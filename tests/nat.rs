@@ -23,10 +23,6 @@ fn login(mut client: Client) -> Client {
     client
 }
 
-fn login_from(server: &TestServer, source: IpAddr) -> Client {
-    login(Client::connect_from(source, server.address()))
-}
-
 #[test]
 fn the_announced_address_depends_on_the_client() {
     let server = Setup::new()
@@ -43,7 +39,7 @@ fn the_announced_address_depends_on_the_client() {
         ([2, 1], "198.51.100.2"),
         ([2, 9], "198.51.100.9"),
     ] {
-        let mut client = login_from(&server, address(client));
+        let mut client = Client::login_from(address(client), server.address());
         assert_eq!(client.passive(Way::Pasv).ip().to_string(), announced);
     }
 }
@@ -71,7 +67,7 @@ fn ports_of_a_translator_are_announced_and_the_bound_ones_serve() {
         assert_eq!(read_all(&mut stream), b"content");
         client.reply(226);
         // On this side of it, ports are what they are.
-        let mut client = login_from(&server, address([1, 1]));
+        let mut client = Client::login_from(address([1, 1]), server.address());
         let port = client.passive(way);
         let mut stream = connect_from(address([1, 1]), port).expect("the bound port");
         client.expect("RETR file", 150);

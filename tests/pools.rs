@@ -18,14 +18,6 @@ fn address(number: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 0, 1, number))
 }
 
-fn login_from(server: &TestServer, source: IpAddr) -> Client {
-    let mut client = Client::connect_from(source, server.address());
-    client.expect("USER anonymous", 331);
-    client.expect("PASS x", 230);
-    client.expect("TYPE I", 200);
-    client
-}
-
 #[test]
 fn two_thousand_clients_wait_on_a_hundred_ports_and_each_gets_its_own_data() {
     let server = Setup::new()
@@ -40,7 +32,7 @@ fn two_thousand_clients_wait_on_a_hundred_ports_and_each_gets_its_own_data() {
     for number in 0..40_u8 {
         let source = address(number + 1);
         for _ in 0..50 {
-            let mut client = login_from(&server, source);
+            let mut client = Client::login_from(source, server.address());
             let port = client.passive(Way::Epsv);
             waiting.push((client, source, port, usize::from(number)));
         }
@@ -228,7 +220,7 @@ fn a_client_that_takes_all_it_may_is_told_so_and_harms_nobody() {
     );
     assert!((3..=6).contains(&taken), "{taken} ports for one client");
     // Another address has its own share.
-    let mut other = login_from(&server, address(1));
+    let mut other = Client::login_from(address(1), server.address());
     let port = other.passive(Way::Epsv);
     let mut stream = connect_from(address(1), port).expect("the data connection");
     other.expect("RETR file", 150);

@@ -62,19 +62,26 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.trim().parse().map_err(|_| malformed())?;
-        if address.to_canonical() != address {
-            return Err(format!(
-                "{address} is an IPv4 address: write {}",
-                address.to_canonical()
-            ));
-        }
         let most = bits(address);
-        let prefix = match prefix {
+        let prefix = match prefix.map(str::trim) {
             None => most,
-            Some(prefix) => prefix.trim().parse().map_err(|_| malformed())?,
+            Some(digits) => {
+                let is_number = !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit());
+                let number: Option<u8> = digits.parse().ok();
+                match number.filter(|prefix| is_number && *prefix <= most) {
+                    Some(prefix) => prefix,
+                    None if is_number => {
+                        return Err(format!("{text}: an address has {most} bits, not {digits}"));
+                    }
+                    None => return Err(malformed()),
+                }
+            }
         };
-        if prefix > most {
-            return Err(format!("{text}: an address has {most} bits, not {prefix}"));
+        if let (IpAddr::V4(mapped), 96..) = (address.to_canonical(), prefix)
+            && address.is_ipv6()
+        {
+            let own = prefix - 96;
+            return Err(format!("{text} are IPv4 addresses: write {mapped}/{own}"));
         }
         let network = Self {
             address: masked(address, prefix),
@@ -144,8 +151,11 @@ mod tests {
             ("10.0.0.1/8", "write 10.0.0.0/8, or 10.0.0.1"),
             ("2001:db8::1/64", "write 2001:db8::/64"),
             ("10.0.0.0/33", "has 32 bits"),
+            ("10.0.0.0/256", "has 32 bits"),
+            ("10.0.0.0/+8", "not a network"),
             ("::/129", "has 128 bits"),
-            ("::ffff:10.0.0.0/104", "write 10.0.0.0"),
+            ("::ffff:10.0.0.0/104", "write 10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "write 10.1.2.3/32"),
             ("10.0.0.0/", "not a network"),
             ("10.0.0.0/-1", "not a network"),
             ("10.0/8", "not a network"),

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{self, Sender};
@@ -16,6 +15,7 @@ use super::door::Other;
 use super::mailbox::Message;
 use super::metrics;
 use crate::data::report::{Report, Settings};
+use crate::sys;
 
 /// What the administrator's thread works with.
 pub(super) struct Desk {
@@ -48,9 +48,7 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
         Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    sys::process::privately(|| UnixListener::bind(path))
 }
 
 impl Desk {

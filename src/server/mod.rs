@@ -141,6 +141,7 @@ pub fn run(
     let config = Arc::new(config);
     let crew = Crew::start(&config, ground, summary.sessions_max, active_source_port)?;
     let (orders, receiver) = mpsc::channel();
+    let has_socket = crew.admin.is_some();
     if let Some(listener) = crew.admin {
         let desk = Desk {
             cores: crew.others.clone(),
@@ -167,7 +168,7 @@ pub fn run(
     supervisor.greet();
     ready(&summary);
     let ended = supervisor.run();
-    if config.admin.enabled {
+    if has_socket {
         // Left behind where root has made it; the next start removes it then.
         let _ = std::fs::remove_file(&config.admin.socket);
     }

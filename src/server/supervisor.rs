@@ -158,6 +158,13 @@ impl Supervisor<'_> {
                 "warning: cannot listen on {address}: {error}{hint}"
             ));
         }
+        let wanted = config.data.active_source_port;
+        if config.data.active && source_port(&config) != wanted {
+            told.push(format!(
+                "warning: port {wanted} cannot be bound any more, active data connections leave from \
+                 any port: a restart gives the right to it"
+            ));
+        }
         if !restart.is_empty() {
             told.push(format!(
                 "takes a restart, and is as before: {}",

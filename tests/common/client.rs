@@ -93,6 +93,16 @@ impl Client {
         client
     }
 
+    /// Logs in as anonymous from an address of this host's choice, and sets TYPE I.
+    #[track_caller]
+    pub(crate) fn login_from(source: IpAddr, address: SocketAddr) -> Self {
+        let mut client = Self::connect_from(source, address);
+        client.expect("USER anonymous", 331);
+        client.expect("PASS test@example.org", 230);
+        client.expect("TYPE I", 200);
+        client
+    }
+
     /// A client that has not read anything yet.
     pub(crate) fn over(stream: TcpStream) -> Self {
         // What is written in two parts shall leave in two packets.

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 /// A server on a range of `count` ports, and the first port of another range of as many.
 fn with_room(count: u16) -> (TestServer, u16, u16) {
-    let both = passive_ports(u64::from(count) * 2);
+    let both = passive_ports(count * 2);
     let (first, _) = both.split_once('-').expect("a range");
     let first: u16 = first.parse().expect("a port");
     let range = format!("\"{first}-{}\"", first + count - 1);
@@ -255,4 +255,37 @@ fn a_peer_that_no_longer_passes_is_a_stranger_to_new_reservations_only() {
     server.reload().success();
     serve(&mut client, port);
     assert_eq!(client.retr("file"), b"content");
+}
+
+#[test]
+fn ports_come_and_go_over_ipv6_too_and_each_address_has_its_own() {
+    let range = passive_ports(24);
+    let (first, _) = range.split_once('-').expect("a range");
+    let first: u16 = first.parse().expect("a port");
+    let mut server = Setup::new()
+        .on_both_families()
+        .set("data.passive_ports", quoted(first, 8))
+        .start();
+    server.put("file", "content");
+    let (v4, v6) = (server.address(), server.address_v6());
+    for v6_ports in [first..first + 8, first + 8..first + 16, first..first + 24] {
+        server.set("listener.six.address", "\"[::1]:0\"");
+        let count = v6_ports.end - v6_ports.start;
+        server.set("listener.six.passive_ports", quoted(v6_ports.start, count));
+        server.reload().success();
+        let mut six = Client::login(v6);
+        for _ in 0..30 {
+            let port = six.passive(Way::Epsv);
+            assert!(
+                v6_ports.contains(&port.port()),
+                "{port} is not in {v6_ports:?}"
+            );
+            let mut stream = TcpStream::connect(port).expect("a connection");
+            six.expect("RETR file", 150);
+            assert_eq!(read_all(&mut stream), b"content");
+            six.reply(226);
+        }
+        let port = Client::login(v4).passive(Way::Pasv).port();
+        assert!((first..first + 8).contains(&port), "{port}");
+    }
 }

@@ -5,8 +5,8 @@
 //! peer's address; a stranger is reset, and the reservation lives on.
 //!
 //! The ports of one address of the server are a group. Which ports a group has changes while the
-//! server runs: see [`change`](self::change) for a new configuration and
-//! [`lending`](super::lending) for what cores do among each other.
+//! server runs: `change` follows a new configuration, and [`lending`](super::lending) is what cores do
+//! among each other.
 
 mod change;
 mod deliver;

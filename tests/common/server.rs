@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -171,10 +171,19 @@ impl Setup {
     }
 }
 
-/// So many ports somewhere below those that the kernel gives to outgoing connections.
-pub(crate) fn passive_ports(count: u64) -> String {
-    let first = 20_000 + random() % (11_840 / count) * count;
-    format!("{first}-{}", first + count - 1)
+/// So many ports somewhere below those that the kernel gives to outgoing connections, which nobody
+/// has at the moment.
+pub(crate) fn passive_ports(count: u16) -> String {
+    for _ in 0..RANGES_MAX {
+        let place = random() % u64::from(11_840 / count);
+        let first = 20_000 + u16::try_from(place).expect("less than 11 840") * count;
+        let mut range = first..first + count;
+        let is_free = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        if range.all(is_free) {
+            return format!("{first}-{}", first + count - 1);
+        }
+    }
+    panic!("no {count} free ports in a row in {RANGES_MAX} attempts");
 }
 
 /// A server that serves. It ends with the test, which fails if the server has panicked.
@@ -614,5 +623,8 @@ const SUMMARY_END: &str = "  limits ";
 /// Lines of the log that a failed test shows.
 const LOG_LINES_SHOWN: usize = 20;
 
-/// Attempts to find passive ports that are free.
+/// Attempts to find ports that nobody has.
+const RANGES_MAX: u32 = 100;
+
+/// Attempts to start before another test takes the same ports.
 const STARTS_MAX: u32 = 10;

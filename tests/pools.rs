@@ -117,8 +117,9 @@ fn a_connection_that_comes_too_late_is_not_taken_for_the_next_ones() {
         // The reservation ends, and the port's next one begins, while a connection is on its way:
         // it lies in the queue when the server reads both lines at once.
         server.signal(Signal::SIGSTOP);
-        let mut late = TcpStream::connect(port).expect("a connection");
+        eventually("all threads have stopped", || server.has_stopped());
         client.send_bytes("ABOR\r\nEPSV\r\n");
+        let mut late = TcpStream::connect(port).expect("a connection");
         server.signal(Signal::SIGCONT);
         client.replies(&[226, 229]);
         late.set_read_timeout(Some(DEADLINE)).expect("a deadline");

@@ -352,6 +352,14 @@ impl TestServer {
         self.process.signal(signal);
     }
 
+    /// Whether SIGSTOP has reached all of its threads (proc(5), stat: the state is T).
+    pub(crate) fn has_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("/proc");
+        let mut stats =
+            tasks.map(|task| fs::read_to_string(task.expect("/proc").path().join("stat")));
+        stats.all(|stat| stat.expect("/proc").contains(") T "))
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {

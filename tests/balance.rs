@@ -5,19 +5,35 @@ mod common;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::OnceLock;
 
-use common::{Client, Setup, TestServer, Way, connect_from, read_all};
+use common::{Client, Setup, TestServer, Way, connect_from, eventually, passive_ports, read_all};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// Puts this thread on one CPU, so that all it sends is received there.
 fn stay_on_one_cpu() {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the CPUs allowed");
-    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    let mut one = CpuSet::new();
-    one.set(first.expect("a CPU")).expect("a CPU number");
-    sched_setaffinity(Pid::from_raw(0), &one).expect("to stay there");
+    assert!(stay_on_cpu(0), "no CPU at all");
 }
+
+/// The same for the first, second, … of the CPUs allowed; false if there are not so many.
+fn stay_on_cpu(number: usize) -> bool {
+    let allowed = ALLOWED.get_or_init(|| {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the CPUs allowed");
+        let is_set = |cpu: &usize| allowed.is_set(*cpu).unwrap_or(false);
+        (0..CpuSet::count()).filter(is_set).collect()
+    });
+    let Some(cpu) = allowed.get(number) else {
+        return false;
+    };
+    let mut one = CpuSet::new();
+    one.set(*cpu).expect("a CPU number");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("to stay there");
+    true
+}
+
+/// Those of the process, looked at before any thread has left some of them.
+static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
 
 fn steered() -> Setup {
     Setup::new()
@@ -133,4 +149,58 @@ fn who_must_not_borrow_is_dry_by_itself() {
         client.passive(Way::Epsv);
     }
     clients[8].expect("EPSV", 425);
+}
+
+#[test]
+fn a_core_that_has_gone_quiet_lends_the_ports_that_were_abandoned_there() {
+    // The server's second core is the second CPU's, if there is one.
+    if !stay_on_cpu(1) {
+        return;
+    }
+    let server = started_on_all_cpus(
+        steered()
+            .set("server.balance", false)
+            .set("data.peer_check", "\"off\"")
+            .set("data.accept_timeout", "\"1 s\""),
+    );
+    assert!(stay_on_cpu(1));
+    let mut quiet: Vec<Client> = (0..8).map(|_| server.login()).collect();
+    for client in &mut quiet {
+        client.passive(Way::Epsv);
+    }
+    assert_eq!(sessions(&server), [0, 8]);
+    assert!(stay_on_cpu(0));
+    let mut busy: Vec<Client> = (0..12).map(|_| server.login()).collect();
+    // Eight ports are the core's own; whatever else it gets within its time is the other's.
+    eventually("twelve ports wait at a time", || {
+        let asked = busy.iter_mut().map(|client| client.ask("EPSV").code);
+        asked.filter(|code| *code == 229).count() == 12
+    });
+}
+
+/// Starts a server while this thread may run everywhere, so that the server may, too.
+fn started_on_all_cpus(setup: Setup) -> TestServer {
+    let mut all = CpuSet::new();
+    for cpu in ALLOWED.get().expect("the CPUs allowed") {
+        all.set(*cpu).expect("a CPU number");
+    }
+    sched_setaffinity(Pid::from_raw(0), &all).expect("to run everywhere");
+    setup.start()
+}
+
+#[test]
+fn all_of_a_burst_get_ports_while_another_core_has_some() {
+    stay_on_one_cpu();
+    let server = steered()
+        .set("server.balance", false)
+        .set("data.peer_check", "\"off\"")
+        .set("data.passive_ports", format!("{:?}", passive_ports(64)))
+        .start();
+    let mut clients: Vec<Client> = (0..55).map(|_| server.login()).collect();
+    for client in &mut clients {
+        client.send("EPSV");
+    }
+    for client in &mut clients {
+        client.reply(229);
+    }
 }

@@ -484,3 +484,50 @@ fn a_range_that_the_kernel_uses_too_is_named_with_the_remedy() {
     // The other range is not named.
     assert!(!server.log().contains("20992-20995 are also given"));
 }
+
+#[test]
+fn a_file_in_the_place_of_the_admin_socket_is_left_alone() {
+    let setup = Setup::new();
+    let socket = setup.folder().join("admin.sock");
+    fs::write(&socket, "precious").expect("a file");
+    let mut server = setup.start();
+    server.wait_for_log("no socket for 'ringftpd ports'");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_exit();
+    assert_eq!(fs::read(&socket).expect("the file"), b"precious");
+}
+
+#[test]
+fn the_admin_socket_of_a_killed_server_is_taken_over_and_one_in_use_is_not() {
+    let mut first = TestServer::start();
+    let socket = first.folder().join("admin.sock");
+    let mode = fs::metadata(&socket).expect("the socket").permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    let second = Setup::new()
+        .set("admin.socket", format!("{socket:?}"))
+        .start();
+    second.wait_for_log("no socket for 'ringftpd ports'");
+    drop(second);
+    assert_eq!(
+        first
+            .report()
+            .cores
+            .iter()
+            .map(|core| core.sessions)
+            .sum::<usize>(),
+        0
+    );
+    first.signal(Signal::SIGKILL);
+    first.wait_for_exit();
+    assert!(socket.exists());
+    let mut third = Setup::new()
+        .set("admin.socket", format!("{socket:?}"))
+        .start();
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    third.signal(Signal::SIGTERM);
+    third.wait_for_exit();
+    assert!(!socket.exists());
+}

@@ -16,7 +16,10 @@ fn with_room(count: u16) -> (TestServer, u16, u16) {
     let (first, _) = both.split_once('-').expect("a range");
     let first: u16 = first.parse().expect("a port");
     let range = format!("\"{first}-{}\"", first + count - 1);
-    let server = Setup::new().set("data.passive_ports", range).start();
+    let server = Setup::new()
+        .set("server.cores", 2)
+        .set("data.passive_ports", range)
+        .start();
     server.put("file", "content");
     (server, first, first + count)
 }
@@ -67,7 +70,6 @@ fn the_range_moves_under_load_and_no_transfer_breaks() {
         for round in 0..4 {
             for (ports, slices) in &layouts {
                 let before = transfers.load(Ordering::Relaxed);
-                server.set("server.cores", 2);
                 server.set("data.passive_ports", ports);
                 server.set("data.passive_slices", slices);
                 let told = String::from_utf8(server.reload().success()).expect("text");
@@ -288,4 +290,17 @@ fn ports_come_and_go_over_ipv6_too_and_each_address_has_its_own() {
         let port = Client::login(v4).passive(Way::Pasv).port();
         assert!((first..first + 8).contains(&port), "{port}");
     }
+}
+
+#[test]
+fn what_does_not_suit_the_cores_that_run_is_refused() {
+    let (mut server, first, _) = with_room(8);
+    server.set("server.cores", 4);
+    server.set("data.passive_slices", "[1, 1, 1, 1]");
+    let told = server.reload();
+    assert_eq!(told.code, Some(1));
+    for part in ["4 slices for", "still in force: server.cores"] {
+        assert!(told.err.contains(part), "no {part:?} in {}", told.err);
+    }
+    assert!((first..first + 8).all(listens));
 }

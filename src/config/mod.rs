@@ -121,6 +121,14 @@ impl Config {
         document.finish().map(|()| config)
     }
 
+    /// What is wrong with this configuration for a server that runs on so many cores.
+    pub fn check_running(&self, cores: usize) -> Vec<Problem> {
+        let mut problems = self.contradictions();
+        problems.extend(self.slices_for(cores));
+        problems.dedup();
+        problems
+    }
+
     /// What is wrong with this configuration on this machine, and what is merely unwise.
     ///
     /// [`Config::parse`] cannot know: it depends on the CPUs allowed and on being root, and on

@@ -29,6 +29,11 @@ impl PassivePool {
         }
     }
 
+    /// How many ports it has.
+    pub fn count(&self) -> usize {
+        self.ports.as_ref().map_or(0, PortSet::count)
+    }
+
     /// The ranges.
     pub fn ranges(&self) -> &[super::PortRange] {
         self.ports.as_ref().map_or(&[], PortSet::ranges)
@@ -229,6 +234,7 @@ impl Config {
                 let key = format!("listener.{}.passive_ports", listener.name);
                 problems.push(Problem::new(key, message).hint("set the same ports in both"));
             }
+            problems.extend(self.balancer_contradiction(listener));
             if listener.own.passive_slices.is_some() && listener.own.passive_ports.is_none() {
                 let key = format!("listener.{}.passive_slices", listener.name);
                 let problem = Problem::new(key, "has no effect without passive_ports here");
@@ -236,6 +242,32 @@ impl Config {
             }
         }
         problems
+    }
+
+    /// A passive port does not know through which listener its client came.
+    fn balancer_contradiction(&self, listener: &super::Listener) -> Option<Problem> {
+        let pools = self.passive_pools();
+        let place = self
+            .server
+            .listen
+            .iter()
+            .position(|it| *it == listener.address)?;
+        let pool = self.pool_of(&pools, place)?;
+        let others = (0..self.server.listen.len()).filter(|other| *other != place);
+        let mut shares = others.filter(|other| self.pool_of(&pools, *other) == Some(pool));
+        let own = self.addressing(place).proxy_from;
+        let other = shares.find(|other| self.addressing(*other).proxy_from != own)?;
+        let message = format!(
+            "differs from that of {}, which shares the passive ports",
+            self.server.listen[other]
+        );
+        let key = format!("listener.{}.proxy_from", listener.name);
+        let hint = "set passive_ports here too, or the same proxy_from for both";
+        listener
+            .own
+            .proxy_from
+            .is_some()
+            .then(|| Problem::new(key, message).hint(hint))
     }
 
     fn control_port_contradiction(&self, pool: &PassivePool, ports: &PortSet) -> Vec<Problem> {

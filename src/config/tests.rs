@@ -307,6 +307,12 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
         &["port 30999 would be bound on 0.0.0.0 and on 127.0.0.1"],
     ),
     (
+        "[server]\nlisten = [\"0.0.0.0:21\", \"127.0.0.1:2121\"]\n[listener.a]\n\
+         address = \"127.0.0.1:2121\"\nproxy_from = [\"127.0.0.9\"]",
+        "5:14",
+        &["differs from that of 0.0.0.0:21, which shares the passive ports"],
+    ),
+    (
         "[listener.a]\naddress = \"0.0.0.0:21\"\npassive_slices = \"even\"",
         "3:18",
         &["has no effect without passive_ports"],

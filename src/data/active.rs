@@ -121,7 +121,9 @@ async fn connect_from(
     peer: SocketAddr,
 ) -> io::Result<OwnedFd> {
     local.set_port(source_port);
-    uring::connect(peer, Some(local)).await
+    // Behind a balancer, the client's family may be another one than that of the control connection.
+    let source = (local.is_ipv4() == peer.is_ipv4()).then_some(local);
+    uring::connect(peer, source).await
 }
 
 fn is_port_trouble(error: &io::Error) -> bool {

@@ -88,14 +88,12 @@ impl Neighbours {
         self.idle[core][pool].store(idle, Ordering::Relaxed);
     }
 
-    /// The other cores that seem to have idle ports, those with most of them first.
+    /// The other cores, those that seem to have most idle ports first. A core that has nothing to do
+    /// does not notice that its abandoned ports are idle again until it is asked.
     pub(super) fn lenders(&self, core: usize, pool: usize) -> Vec<usize> {
         let idle = |core: usize| self.idle[core][pool].load(Ordering::Relaxed);
         let others = (0..self.mailboxes.len()).filter(|other| *other != core);
-        let mut lenders: Vec<(usize, usize)> = others
-            .map(|other| (idle(other), other))
-            .filter(|(idle, _)| *idle > 0)
-            .collect();
+        let mut lenders: Vec<(usize, usize)> = others.map(|other| (idle(other), other)).collect();
         lenders.sort_unstable_by(|a, b| b.cmp(a));
         lenders.into_iter().map(|(_, other)| other).collect()
     }

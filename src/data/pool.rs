@@ -76,6 +76,8 @@ struct Group {
     /// Ports are being borrowed; told when that has ended.
     borrowing: Cell<bool>,
     borrowed: Notify,
+    /// Sessions that wait for that.
+    waiting: Cell<usize>,
     /// No neighbour had ports to spare: not before then are they asked again.
     ask_again: Cell<Option<Instant>>,
     /// Connections from balancers whose header has not come yet.
@@ -153,6 +155,7 @@ impl Pool {
                 neighbours: neighbours.clone(),
                 missing: RefCell::default(),
                 borrowing: Cell::new(false),
+                waiting: Cell::new(0),
                 borrowed: Notify::new(),
                 ask_again: Cell::new(None),
                 unannounced: Cell::new(0),
@@ -183,6 +186,7 @@ impl Pool {
             if refusal != Refusal::Dry || !group.borrow().await {
                 break;
             }
+            // What was borrowed may have gone to others who waited, too.
         }
         let (failure, reason) = match refusal {
             Refusal::ClientLimit => (Failure::TooManyPorts, "the client holds as many as one may"),
@@ -276,6 +280,7 @@ impl Group {
     fn expire(&self, now: Instant) {
         self.table.borrow_mut().expire(now, |slot| slot.expire());
         self.settle();
+        self.publish();
     }
 
     /// Ports of other cores; whether it is worth trying again. Many may wait for the same ports.
@@ -284,8 +289,10 @@ impl Group {
             return false;
         }
         if self.borrowing.get() {
+            self.waiting.set(self.waiting.get() + 1);
             self.borrowed.notified().await;
-            return true;
+            self.waiting.set(self.waiting.get() - 1);
+            return self.ask_again.get().is_none();
         }
         if self
             .ask_again
@@ -312,7 +319,8 @@ impl Group {
 
     async fn ask_others(self: &Rc<Self>) -> bool {
         for lender in self.neighbours.lenders(self.core, self.index) {
-            let Some(mut answer) = self.neighbours.ask(lender, self.index, BORROW_COUNT) else {
+            let wanted = BORROW_COUNT.max(self.waiting.get() + 1);
+            let Some(mut answer) = self.neighbours.ask(lender, self.index, wanted) else {
                 continue;
             };
             let ports = match tokio::time::timeout(BORROW_TIMEOUT, &mut answer).await {
@@ -451,11 +459,11 @@ fn secret_seed() -> u64 {
     RandomState::new().hash_one(0u8)
 }
 
-/// Ports asked of another core at a time: a few, so that the next clients find some too.
+/// Ports asked of another core at a time, at least: a few, so that the next clients find some too.
 const BORROW_COUNT: usize = 8;
 
-/// What was borrowed may be handed to others who waited too.
-const BORROW_ROUNDS_MAX: usize = 4;
+/// Each round brings a port at least; who is still without one after so many is told to come again.
+const BORROW_ROUNDS_MAX: usize = 16;
 
 /// A core answers at its next turn; one that does not is in trouble itself.
 const BORROW_TIMEOUT: Duration = Duration::from_secs(1);

@@ -255,6 +255,11 @@ impl<S> Table<S> {
         std::mem::take(&mut self.departed)
     }
 
+    /// Tries again, at the next [`Table::take_departed`], with a port that was among them.
+    pub fn depart_later(&mut self, port: PortIndex) {
+        self.departed.push(port);
+    }
+
     /// Whether ports wait for their last reservation to end.
     pub fn is_any_leaving(&self) -> bool {
         self.ports.iter().flatten().any(|port| port.is_leaving)

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{self, Sender};
@@ -44,11 +45,23 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     }
     match UnixStream::connect(path) {
         Ok(_) => return Err(ErrorKind::AddrInUse.into()),
-        // A server that was killed has left it behind.
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+        // A server that was killed has left it behind; but a file that is no socket refuses, too.
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
+            fs::remove_file(path)?;
+        }
         Err(_) => {}
     }
     sys::process::privately(|| UnixListener::bind(path))
+}
+
+/// Which socket stands at `path`, so that it can be told from another one.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 impl Desk {
@@ -61,10 +74,11 @@ impl Desk {
         let work = move || {
             for stream in listener.incoming() {
                 // One at a time: each has little time, and no core waits for it.
-                if let Ok(stream) = stream
-                    && let Err(error) = self.serve(stream)
-                {
+                let served = stream.and_then(|stream| self.serve(stream));
+                if let Err(error) = served {
                     tracing::debug!(%error, "an administrator's question was not answered");
+                    // Out of descriptors, the next one fails at once.
+                    thread::park_timeout(RETRY_DELAY);
                 }
             }
         };
@@ -73,9 +87,8 @@ impl Desk {
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
         let request = read_request(&mut stream)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let (status, kind, body) = self.answer(&request);
         let length = body.len();
         let head = format!(
@@ -89,23 +102,22 @@ impl Desk {
         let mut words = request.split_whitespace();
         let text = "text/plain; charset=utf-8";
         match (words.next(), words.next()) {
-            (Some("GET"), Some("/ports")) => match serde_json::to_string(&self.report()) {
-                Ok(json) => ("200 OK", "application/json", json + "\n"),
-                Err(error) => ("500 Internal Server Error", text, format!("{error}\n")),
-            },
-            (Some("GET"), Some("/metrics")) => (
-                "200 OK",
-                metrics::CONTENT_TYPE,
-                metrics::text(&self.report()),
-            ),
+            (Some("GET"), Some(page @ ("/ports" | "/metrics"))) => {
+                let Some(report) = self.report() else {
+                    return ("503 Service Unavailable", text, BUSY.to_owned());
+                };
+                if page == "/metrics" {
+                    return ("200 OK", metrics::CONTENT_TYPE, metrics::text(&report));
+                }
+                match serde_json::to_string(&report) {
+                    Ok(json) => ("200 OK", "application/json", json + "\n"),
+                    Err(error) => ("500 Internal Server Error", text, format!("{error}\n")),
+                }
+            }
             (Some("POST"), Some("/reload")) => match self.ask(Order::Reload, RELOAD_MAX) {
                 Some(Ok(told)) => ("200 OK", text, told + "\n"),
                 Some(Err(told)) => ("409 Conflict", text, told + "\n"),
-                None => (
-                    "503 Service Unavailable",
-                    text,
-                    "the server is busy\n".to_owned(),
-                ),
+                None => ("503 Service Unavailable", text, BUSY.to_owned()),
             },
             (Some("GET" | "POST"), Some(_)) => (
                 "404 Not Found",
@@ -117,7 +129,8 @@ impl Desk {
     }
 
     /// Every core that answers in time.
-    fn report(&self) -> Report {
+    fn report(&self) -> Option<Report> {
+        let settings = self.ask(Order::Settings, PATIENCE)?;
         let asked = self.cores.iter().map(|core| {
             let (sender, receiver) = mpsc::channel();
             let sent = core.mailbox.try_send(Message::Report(sender));
@@ -129,13 +142,13 @@ impl Desk {
             let left = until.saturating_duration_since(Instant::now());
             receiver.recv_timeout(left).ok()
         });
-        Report {
+        Some(Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            settings: self.ask(Order::Settings, PATIENCE).unwrap_or_default(),
+            settings,
             cores: answers.collect(),
-        }
+        })
     }
 
     fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order, patience: Duration) -> Option<T> {
@@ -153,7 +166,14 @@ fn read_request(stream: &mut UnixStream) -> io::Result<String> {
         request.windows(4).any(|end| end == b"\r\n\r\n")
             || request.windows(2).any(|end| end == b"\n\n")
     };
+    let until = Instant::now() + PATIENCE;
     while !is_whole(&request) {
+        let left = until.saturating_duration_since(Instant::now());
+        // A timeout of zero would be none.
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
         match stream.read(&mut buffer)? {
             0 => break,
             count => request.extend_from_slice(&buffer[..count]),
@@ -165,6 +185,11 @@ fn read_request(stream: &mut UnixStream) -> io::Result<String> {
     let text = String::from_utf8_lossy(&request);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
+
+const BUSY: &str = "the server is busy, ask again\n";
+
+/// After a question that could not be taken or answered.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// For a request, an answer, and the cores.
 const PATIENCE: Duration = Duration::from_secs(2);

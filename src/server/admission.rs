@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// login costs less than what an attacker gains from limits that hold on one core only.
 #[derive(Debug)]
 pub(super) struct Admission {
-    sessions_max: usize,
+    sessions_max: AtomicUsize,
     per_client_max: Option<usize>,
     sessions: AtomicUsize,
     clients: Mutex<HashMap<IpAddr, usize>>,
@@ -35,7 +35,7 @@ impl Admission {
     /// Lets in `sessions_max` sessions, and `per_client_max` from one IPv4 address or IPv6 /64.
     pub(super) fn new(sessions_max: usize, per_client_max: Option<usize>) -> Self {
         Self {
-            sessions_max,
+            sessions_max: AtomicUsize::new(sessions_max),
             per_client_max,
             sessions: AtomicUsize::new(0),
             clients: Mutex::default(),
@@ -49,10 +49,11 @@ impl Admission {
     /// See [`Refusal`].
     pub(super) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Refusal> {
         let client = network(client);
+        let sessions_max = self.sessions_max.load(Ordering::Relaxed);
         let admitted = self
             .sessions
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (count < self.sessions_max).then_some(count + 1)
+                (count < sessions_max).then_some(count + 1)
             });
         if admitted.is_err() {
             return Err(Refusal::Full);
@@ -69,6 +70,11 @@ impl Admission {
             admission: Arc::clone(self),
             client,
         })
+    }
+
+    /// Lets in so many from now on. Sessions beyond them stay.
+    pub(super) fn set_sessions_max(&self, sessions_max: usize) {
+        self.sessions_max.store(sessions_max, Ordering::Relaxed);
     }
 
     /// Sessions at the moment.

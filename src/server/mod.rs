@@ -141,7 +141,10 @@ pub fn run(
     let config = Arc::new(config);
     let crew = Crew::start(&config, ground, summary.sessions_max, active_source_port)?;
     let (orders, receiver) = mpsc::channel();
-    let has_socket = crew.admin.is_some();
+    let socket = crew
+        .admin
+        .is_some()
+        .then(|| admin::identity(&config.admin.socket));
     if let Some(listener) = crew.admin {
         let desk = Desk {
             cores: crew.others.clone(),
@@ -168,7 +171,8 @@ pub fn run(
     supervisor.greet();
     ready(&summary);
     let ended = supervisor.run();
-    if has_socket {
+    // Not another server's, that has taken the path since.
+    if socket.is_some_and(|socket| socket == admin::identity(&config.admin.socket)) {
         // Left behind where root has made it; the next start removes it then.
         let _ = std::fs::remove_file(&config.admin.socket);
     }

@@ -44,6 +44,11 @@ pub(super) fn bind(pools: &[PassivePool], cores: usize, held: &[BTreeSet<u16>]) 
                     continue;
                 }
                 let address = SocketAddr::new(pool.address, number);
+                if bound.is_out_of_descriptors() {
+                    // No other port can be had either.
+                    bound.missing[core][index].push(number);
+                    continue;
+                }
                 match socket::listen(address, &options) {
                     Ok(socket) => {
                         bound.ports[core][index].push(PassiveListener { socket, number });
@@ -86,7 +91,12 @@ impl Bound {
         Ok(self)
     }
 
-    /// How many ports other programs hold.
+    fn is_out_of_descriptors(&self) -> bool {
+        let error = self.error.as_ref();
+        error.is_some_and(|(_, error)| sys::is_out_of_descriptors(error))
+    }
+
+    /// How many ports cannot be had.
     pub(super) fn missing_count(&self) -> usize {
         self.missing.iter().flatten().map(Vec::len).sum()
     }
@@ -154,13 +164,8 @@ pub(super) fn check_descriptors(
     cores: usize,
     limit: u64,
 ) -> Result<(), ServeError> {
-    let pools = config.passive_pools();
-    let ports: usize = pools
-        .iter()
-        .map(|pool| pool.ports.as_ref().map_or(0, crate::config::PortSet::count))
-        .sum();
-    let control = config.server.listen.len() * cores;
-    let needed = ports + control + super::summary::descriptors_besides(cores);
+    let ports = config.passive_pools().iter().map(PassivePool::count).sum();
+    let needed = super::summary::fixed_descriptors(config, cores);
     match u64::try_from(needed).is_ok_and(|needed| needed < limit) {
         true => Ok(()),
         false => Err(ServeError::Descriptors {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Ground;
 use super::passive::Bound;
-use crate::config::{Announce, Config, duration_text, ports_text};
+use crate::config::{Announce, Config, PassivePool, duration_text, ports_text};
 use crate::data::pool::PassiveListener;
 
 /// The server as it has started.
@@ -24,9 +24,25 @@ pub struct Summary {
     descriptors_short: bool,
 }
 
-/// Descriptors that the server needs besides its listening sockets and sessions.
-pub(super) fn descriptors_besides(cores: usize) -> usize {
-    cores * DESCRIPTORS_PER_CORE + DESCRIPTORS_REST
+/// Sessions that there may be at a time: as many as the configuration says, or the descriptor limit
+/// bears.
+pub(super) fn sessions_max(config: &Config, cores: usize, descriptors: u64) -> usize {
+    let wanted = config.limits.sessions.map(Into::into);
+    wanted.unwrap_or_else(|| affordable_sessions(config, cores, descriptors))
+}
+
+fn affordable_sessions(config: &Config, cores: usize, descriptors: u64) -> usize {
+    let left = usize::try_from(descriptors)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(fixed_descriptors(config, cores));
+    (left / DESCRIPTORS_PER_SESSION).max(1)
+}
+
+/// Descriptors that the server needs before the first client comes.
+pub(super) fn fixed_descriptors(config: &Config, cores: usize) -> usize {
+    let pools = config.passive_pools();
+    let passive: usize = pools.iter().map(PassivePool::count).sum();
+    passive + config.server.listen.len() * cores + cores * DESCRIPTORS_PER_CORE + DESCRIPTORS_REST
 }
 
 impl Summary {
@@ -39,13 +55,8 @@ impl Summary {
             ..
         } = ground;
         let (control, descriptors) = (&listeners.addresses, *descriptors);
-        let listening: usize = bound.ports.iter().flatten().map(Vec::len).sum();
-        let fixed = listening + control.len() * cpus.len() + descriptors_besides(cpus.len());
-        let left = usize::try_from(descriptors)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(fixed);
-        let affordable = (left / DESCRIPTORS_PER_SESSION).max(1);
-        let sessions_max = config.limits.sessions.map_or(affordable, Into::into);
+        let affordable = affordable_sessions(config, cpus.len(), descriptors);
+        let sessions_max = sessions_max(config, cpus.len(), descriptors);
         Self {
             control: control.clone(),
             sessions_max,

@@ -15,8 +15,8 @@ use super::door::Other;
 use super::mailbox::{Message, Ports};
 use super::passive::{self, Bound};
 use super::resolver::{Names, Resolver};
-use super::{Reloaded, ServeError, source_port, system};
-use crate::config::Config;
+use super::{Reloaded, ServeError, source_port, summary, system};
+use crate::config::{Config, PassivePool};
 use crate::control::Phase;
 use crate::data::lending::Neighbours;
 use crate::data::report;
@@ -38,7 +38,7 @@ pub(super) struct Supervisor<'r> {
     pub(super) missing: usize,
     /// When it is looked next whether any port is nobody's.
     pub(super) look_again: Instant,
-    /// Ports may have been on their way between cores at the last look.
+    /// The last look was at a reload, when ports may have been on their way between cores.
     pub(super) has_reloaded: bool,
     /// Reads the configuration again.
     pub(super) reload: &'r dyn Fn() -> Result<Reloaded, String>,
@@ -68,7 +68,11 @@ impl Supervisor<'_> {
             self.pass_names_on();
             if Instant::now() >= self.look_again {
                 self.look_for_missing();
-                self.look_again = Instant::now() + MISSING_INTERVAL;
+                self.look_again = Instant::now()
+                    + match self.missing {
+                        0 => LOOK_INTERVAL,
+                        _ => MISSING_INTERVAL,
+                    };
             }
             let ended = self.cores.iter().position(JoinHandle::is_finished);
             match (ended, *self.phase.borrow()) {
@@ -141,6 +145,13 @@ impl Supervisor<'_> {
         let restart = self.config.restart_needed(&config);
         let config = config.as_reloaded(&self.config);
         let limit = sys::rlimit::raise_descriptor_limit().map_err(|it| refused(it.to_string()))?;
+        // What takes a restart stays as it was, and may not suit what is new.
+        let problems = config.check_running(self.others.len());
+        if !problems.is_empty() {
+            let told: Vec<String> = problems.iter().map(|it| format!("{it:#}")).collect();
+            let still = format!("(still in force: {})", restart.join(", "));
+            return Err(refused(format!("{}\n{still}", told.join("\n"))));
+        }
         passive::check_descriptors(&config, self.others.len(), limit)
             .map_err(|error| refused(error.to_string()))?;
         let config = Arc::new(config);
@@ -171,25 +182,24 @@ impl Supervisor<'_> {
                 restart.join(", ")
             ));
         }
-        passive::warn_of_taken(&bound.taken(&config.passive_pools()));
-        self.tell_cores(&config, bound)?;
-        // Ports that moved from core to core meanwhile may have been taken for somebody's.
+        // Ports that move from core to core at this moment are taken for somebody else's.
         self.look_again = Instant::now() + SETTLED_AFTER;
         self.has_reloaded = true;
+        let cores = self.others.len();
+        let sessions_max = summary::sessions_max(&config, cores, limit);
+        self.admission.set_sessions_max(sessions_max);
+        self.tell_cores(&config, bound)?;
         Ok(told.join("\n"))
     }
 
     fn describe(&self, bound: &Bound) -> String {
         let pools = self.config.passive_pools();
-        let ports: usize = pools
-            .iter()
-            .map(|pool| pool.ports.as_ref().map_or(0, crate::config::PortSet::count))
-            .sum();
+        let ports: usize = pools.iter().map(PassivePool::count).sum();
         let new: usize = bound.ports.iter().flatten().map(Vec::len).sum();
         let missing = bound.missing_count();
         let taken = match missing {
             0 => String::new(),
-            _ => format!(", {missing} held by other programs"),
+            _ => format!(", {missing} in use by others at the moment"),
         };
         format!("{ports} passive ports ({new} new{taken})")
     }
@@ -254,14 +264,13 @@ impl Supervisor<'_> {
 
     /// Looks whether ports have become free that other programs held, and gives them to the cores.
     fn look_for_missing(&mut self) {
-        if self.missing == 0 && !self.has_reloaded {
-            return;
-        }
-        self.has_reloaded = false;
         let Ok(held) = self.held() else { return };
         let before = self.missing;
         let bound = self.bind_others(&self.config, &held);
         self.missing = bound.missing_count();
+        if std::mem::take(&mut self.has_reloaded) {
+            passive::warn_of_taken(&bound.taken(&self.config.passive_pools()));
+        }
         for (core, (ports, missing)) in bound.ports.into_iter().zip(bound.missing).enumerate() {
             for (pool, ports) in ports.into_iter().enumerate() {
                 if !ports.is_empty() && self.neighbours.bring(core, pool, ports).is_err() {
@@ -314,6 +323,9 @@ const SUPERVISE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often ports that other programs held are tried again.
 const MISSING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether any port is nobody's, though none is known to be.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// When ports that move between cores because of a reload have arrived.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);

@@ -70,11 +70,10 @@ impl Group {
             }
         }
         table.set_ranges(&layout.ranges);
-        let is_any_leaving = table.is_any_leaving();
         drop(table);
         self.settle();
         self.publish();
-        if is_any_leaving {
+        if self.table.borrow().is_any_leaving() {
             uring::spawn(see_off(Rc::clone(self)));
         }
     }
@@ -105,23 +104,39 @@ impl Group {
         self.publish();
     }
 
-    /// Takes a port without reservations out of this core. Its socket goes on listening; what waits
-    /// in its queue has come too late.
+    /// Takes a port without reservations out of this core. Its socket goes on listening. `None`, and
+    /// the port stays, when no descriptor is left for the move.
     pub(super) fn take_out(&self, port: PortIndex) -> Option<PassiveListener> {
-        let number = self.table.borrow_mut().remove(port);
-        let listening = self.sockets.borrow_mut().get_mut(port as usize)?.take()?;
-        listening.accepts.abort();
-        while let Ok((late, _)) = sys::socket::accept(&listening.socket) {
-            sys::socket::reset(late);
-        }
         // The wait that is being withdrawn keeps its descriptor until the ring has let go of it.
-        match sys::socket::duplicate(&listening.socket) {
-            Ok(socket) => Some(PassiveListener { socket, number }),
+        let moved = {
+            let sockets = self.sockets.borrow();
+            let listening = sockets.get(port as usize)?.as_ref()?;
+            sys::socket::duplicate(&listening.socket)
+        };
+        match moved {
+            Ok(socket) => {
+                let number = self.close(port);
+                Some(PassiveListener { socket, number })
+            }
             Err(error) => {
-                tracing::error!(port = number, %error, "a passive port is lost");
+                tracing::warn!(%error, "a passive port cannot be moved to another core");
                 None
             }
         }
+    }
+
+    /// Stops accepting on a port without reservations; its number. What waits in its queue has come
+    /// too late.
+    fn close(&self, port: PortIndex) -> u16 {
+        let mut sockets = self.sockets.borrow_mut();
+        let listening = sockets.get_mut(port as usize).and_then(Option::take);
+        if let Some(listening) = listening {
+            listening.accepts.abort();
+            while let Ok((late, _)) = sys::socket::accept(&listening.socket) {
+                sys::socket::reset(late);
+            }
+        }
+        self.table.borrow_mut().remove(port)
     }
 
     /// Sends ports away that have nobody to wait for any more.
@@ -134,12 +149,13 @@ impl Group {
         let mut home = HashMap::<usize, Vec<PassiveListener>>::new();
         for port in departed {
             let number = self.table.borrow().number(port);
-            let Some(listener) = self.take_out(port) else {
-                continue;
-            };
-            // Ports of no core are closed here.
-            if let Some(core) = policy.layouts[self.index].homes.get(&number) {
-                home.entry(*core).or_default().push(listener);
+            match policy.layouts[self.index].homes.get(&number) {
+                // Of no core.
+                None => drop(self.close(port)),
+                Some(core) => match self.take_out(port) {
+                    Some(listener) => home.entry(*core).or_default().push(listener),
+                    None => self.table.borrow_mut().depart_later(port),
+                },
             }
         }
         for (core, ports) in home {

@@ -17,7 +17,7 @@ use crate::uring::{self, Fd};
 pub(super) async fn accept_on(socket: Fd, group: Rc<Group>, port: PortIndex) {
     loop {
         match uring::accept(&socket).await {
-            Ok((connection, peer)) => group.take_in(port, connection, peer),
+            Ok((connection, peer)) => group.take_in(port, connection, peer, None),
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
                 let port = group.table.borrow().number(port);
@@ -29,15 +29,22 @@ pub(super) async fn accept_on(socket: Fd, group: Rc<Group>, port: PortIndex) {
 }
 
 impl Group {
-    /// A connection has come. A balancer's says first on whose behalf it comes.
-    fn take_in(self: &Rc<Self>, port: PortIndex, connection: OwnedFd, peer: SocketAddr) {
+    /// A connection has come. A balancer's says first on whose behalf it comes. It is too early for
+    /// the reservation `new`.
+    fn take_in(
+        self: &Rc<Self>,
+        port: PortIndex,
+        connection: OwnedFd,
+        peer: SocketAddr,
+        new: Option<Ticket>,
+    ) {
         let is_balancer = {
             let policy = self.policy.borrow();
             let balancers = &policy.layouts[self.index].balancers;
             balancers.iter().any(|network| network.contains(peer.ip()))
         };
         if !is_balancer {
-            self.deliver(port, connection, peer.ip(), None);
+            self.deliver(port, connection, (peer.ip(), None), new);
             return;
         }
         if self.unannounced.get() >= UNANNOUNCED_MAX {
@@ -65,7 +72,7 @@ impl Group {
                         } => (source.ip(), Some(destination.ip())),
                         Header::Local => (peer.ip(), None),
                     };
-                    group.deliver(port, connection, client, local);
+                    group.deliver(port, connection, (client, local), new);
                 }
                 (header, _) => {
                     let error = header.err();
@@ -76,9 +83,16 @@ impl Group {
         });
     }
 
-    /// Hands a connection to the reservation of its peer; a stranger is reset. `local` is the
-    /// address that it came to, if the socket itself does not tell.
-    fn deliver(&self, port: PortIndex, connection: OwnedFd, peer: IpAddr, local: Option<IpAddr>) {
+    /// Hands a connection to the reservation of its peer; a stranger is reset, and so is what came
+    /// before the reservation `new` that it would be for. `local` is the address that it came to, if
+    /// the socket itself does not tell.
+    fn deliver(
+        &self,
+        port: PortIndex,
+        connection: OwnedFd,
+        (peer, local): (IpAddr, Option<IpAddr>),
+        new: Option<Ticket>,
+    ) {
         let mut table = self.table.borrow_mut();
         let ticket = table.find(port, peer).or_else(|| {
             // Another server that a client brings in (FXP): nothing says for whom it comes, so it is
@@ -87,6 +101,11 @@ impl Group {
             let is_server = fxp.iter().any(|network| network.contains(peer));
             table.only(port).filter(|_| is_server)
         });
+        if ticket.is_some() && ticket == new {
+            table.count_stale(port);
+            sys::socket::reset(connection);
+            return;
+        }
         let slot = ticket.and_then(|ticket| table.state(ticket).map(|slot| (ticket, slot)));
         let expected = slot.filter(|(_, slot)| slot.takes(&connection, self, local));
         match expected.map(|(ticket, slot)| (ticket, Rc::clone(slot))) {
@@ -118,13 +137,7 @@ impl Group {
             let Ok((connection, peer)) = sys::socket::accept(&socket) else {
                 return;
             };
-            let found = self.table.borrow().find(port, peer.ip());
-            if found.is_some() && found == new {
-                self.table.borrow_mut().count_stale(port);
-                sys::socket::reset(connection);
-            } else {
-                self.take_in(port, connection, peer);
-            }
+            self.take_in(port, connection, peer, new);
         }
     }
 }

@@ -502,10 +502,7 @@ fn the_admin_socket_of_a_killed_server_is_taken_over_and_one_in_use_is_not() {
     let mut first = TestServer::start();
     let socket = first.folder().join("admin.sock");
     let mode = fs::metadata(&socket).expect("the socket").permissions();
-    assert_eq!(
-        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
-        0o600
-    );
+    assert_eq!(PermissionsExt::mode(&mode) & 0o777, 0o600);
     let second = Setup::new()
         .set("admin.socket", format!("{socket:?}"))
         .start();

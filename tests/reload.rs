@@ -31,7 +31,13 @@ fn quoted(first: u16, count: u16) -> String {
 fn listens(port: u16) -> bool {
     match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
         Ok(_) => true,
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => false,
+        // Reset: it was closed while the connection came.
+        Err(error)
+            if [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset]
+                .contains(&error.kind()) =>
+        {
+            false
+        }
         Err(error) => panic!("port {port}: {error}"),
     }
 }

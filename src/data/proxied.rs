@@ -56,6 +56,6 @@ async fn receive(connection: &Fd) -> Result<Header, HeaderError> {
     }
 }
 
-/// The specification's advice is 3 seconds at least (§3, "the receiver"): the header is in the first
+/// The specification's advice is 3 seconds at least (§2): the header is in the first
 /// packet, which may have to be sent again.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -11,6 +11,8 @@
 //! | 2640 | UTF-8 names, LANG | [`path`], [`command`] |
 //! | 3659 | SIZE, MDTM, REST, MLST, MLSD | [`listing`], [`time`], [`command`] |
 //! | 7151 | HOST | [`command`] |
+//! | 4632, 4291 | networks of addresses, for rules about clients | [`network`] |
+//! | none (HAProxy) | PROXY headers of balancers, versions 1 and 2 | [`proxy`] |
 
 pub mod argument;
 pub mod ascii;

@@ -22,7 +22,7 @@ use crate::data::report::CoreReport;
 use crate::session;
 use crate::sys;
 use crate::sys::worker::Workers;
-use crate::transfer::{Buffers, Depot};
+use crate::transfer::{Buffers, Depot, Gate};
 use crate::uring::{self, Fd, PipePool, RingOptions};
 
 /// What one core is given; everything in it may move to its thread.
@@ -126,6 +126,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
         authenticator: common.authenticator,
         verifiers: common.verifiers,
         depot: Depot {
+            gate: Gate::default(),
             buffers: Buffers::default(),
             pipes: PipePool::new(PIPES_MAX),
             workers: common.listers,

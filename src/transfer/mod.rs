@@ -8,11 +8,13 @@ mod buffers;
 mod list;
 mod receive;
 mod send;
+mod turn;
 mod watch;
 
 use std::time::Duration;
 
 pub use buffers::Buffers;
+pub use turn::Gate;
 pub use watch::Watch;
 
 use crate::proto::argument::{ByteRange, HashAlgorithm, TypeCode};
@@ -26,6 +28,8 @@ use crate::uring::{self, Fd, PipePool};
 /// What the transfers of one core share.
 #[derive(Debug)]
 pub struct Depot {
+    /// Where transfers queue for their turns.
+    pub gate: Gate,
     /// Chunks of memory for uploads, listings and TYPE A.
     pub buffers: Buffers,
     /// Pipes for files that are not in the page cache.

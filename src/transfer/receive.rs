@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::send::Turn;
+use super::turn::Turn;
 use super::{Depot, Watch, wait_for};
 use crate::proto::argument::TypeCode;
 use crate::proto::ascii::ToLocal;
@@ -54,8 +54,11 @@ pub(super) async fn run(
 async fn image(depot: &Depot, upload: &Upload, socket: &Fd, watch: &Watch) -> Result<(), Failure> {
     let mut position = upload.position();
     let mut chunk = depot.buffers.take();
+    let mut turn = Turn::new(&depot.gate);
     loop {
-        let filled = fill(depot, &mut chunk, socket, watch).await;
+        let filled = fill(depot, &mut chunk, socket, &mut turn, watch).await;
+        // Others move bytes while the disk takes these.
+        turn.end();
         position += chunk.len() as u64;
         chunk = write(upload, chunk, position).await?;
         // What came before a failure has been written: it can be resumed.
@@ -71,8 +74,10 @@ async fn ascii(depot: &Depot, upload: &Upload, socket: &Fd, watch: &Watch) -> Re
     let mut position = upload.position();
     let mut chunk = depot.buffers.take();
     let mut converted = depot.buffers.take();
+    let mut turn = Turn::new(&depot.gate);
     loop {
-        let filled = fill(depot, &mut chunk, socket, watch).await;
+        let filled = fill(depot, &mut chunk, socket, &mut turn, watch).await;
+        turn.end();
         convert.convert(&chunk, &mut converted);
         chunk.clear();
         if filled != Ok(Filled::Enough) {
@@ -101,22 +106,23 @@ async fn fill(
     depot: &Depot,
     chunk: &mut Vec<u8>,
     socket: &Fd,
+    turn: &mut Turn<'_>,
     watch: &Watch,
 ) -> Result<Filled, Failure> {
-    let mut turn = Turn::default();
     while chunk.len() < chunk.capacity() {
+        turn.begin().await;
         match sys::socket::receive_behind(socket, chunk) {
             Ok(0) => return Ok(Filled::End),
             Ok(received) => {
                 watch.add(received);
-                turn.spend(received.min(turn.left() as usize)).await;
+                turn.spend(received).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if chunk.len() >= WRITE_BYTES_MIN {
                     break;
                 }
+                turn.end();
                 wait_for(uring::readable(socket), depot).await?;
-                turn = Turn::default();
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 return Err(Failure::PeerStalled);

@@ -8,6 +8,7 @@
 
 use std::io;
 
+use super::turn::Turn;
 use super::{Depot, Watch, wait_for};
 use crate::proto::argument::TypeCode;
 use crate::proto::ascii::ToNetwork;
@@ -25,7 +26,7 @@ pub(super) async fn image(
     socket: &Fd,
     watch: &Watch,
 ) -> Result<(), Failure> {
-    let mut turn = Turn::default();
+    let mut turn = Turn::new(&depot.gate);
     let mut resident_until = offset;
     while offset < end {
         if offset >= resident_until {
@@ -36,18 +37,22 @@ pub(super) async fn image(
                 _ => offset + window,
             };
             if residency == Residency::Missing {
-                let cold = cold_window(depot, file, offset, window, socket, watch).await?;
+                turn.end();
+                let window = Window {
+                    offset,
+                    length: window,
+                };
+                let cold = cold_window(depot, file, window, socket, &mut turn, watch).await?;
                 if cold.filled == 0 {
                     break;
                 }
                 offset += cold.sent;
                 // What the client has not taken yet is in the page cache now.
                 resident_until = offset - cold.sent + cold.filled;
-                turn = Turn::default();
                 continue;
             }
         }
-        let count = (resident_until - offset).min(turn.left()) as usize;
+        let count = (resident_until - offset).min(turn.begin().await) as usize;
         match sys::file::send_file(file, socket, &mut offset, count) {
             // The file has become shorter since it was opened.
             Ok(0) => break,
@@ -56,8 +61,8 @@ pub(super) async fn image(
                 turn.spend(sent).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                turn.end();
                 wait_for(uring::writable(socket), depot).await?;
-                turn = Turn::default();
             }
             Err(error) => return Err(sending_failed(&error)),
         }
@@ -66,6 +71,13 @@ pub(super) async fn image(
         true => Err(Failure::LocalError),
         false => Ok(()),
     }
+}
+
+/// A part of a file, in bytes.
+#[derive(Clone, Copy)]
+struct Window {
+    offset: u64,
+    length: u64,
 }
 
 /// How far a window of a cold file has come, in bytes.
@@ -82,9 +94,9 @@ struct Cold {
 async fn cold_window(
     depot: &Depot,
     file: &Fd,
-    offset: u64,
-    window: u64,
+    window: Window,
     socket: &Fd,
+    turn: &mut Turn<'_>,
     watch: &Watch,
 ) -> Result<Cold, Failure> {
     let pipe = watch
@@ -92,16 +104,18 @@ async fn cold_window(
         .await?
         .map_err(|error| local(&error))?;
     let filled = pipe
-        .fill(file, offset, window as u32)
+        .fill(file, window.offset, window.length as u32)
         .await
         .map_err(|error| local(&error))?;
     let mut left = filled;
     while left > 0 {
-        match pipe.drain(socket, left) {
+        let count = turn.begin().await.min(u64::from(left)) as u32;
+        match pipe.drain(socket, count) {
             Ok(0) => return Err(Failure::PeerReset),
             Ok(sent) => {
                 left -= sent;
                 watch.add(sent as usize);
+                turn.spend(sent as usize).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(sending_failed(&error)),
@@ -157,9 +171,9 @@ pub(super) async fn send_all(
     socket: &Fd,
     watch: &Watch,
 ) -> Result<(), Failure> {
-    let mut turn = Turn::default();
+    let mut turn = Turn::new(&depot.gate);
     while !bytes.is_empty() {
-        let count = bytes.len().min(turn.left() as usize);
+        let count = bytes.len().min(turn.begin().await as usize);
         match sys::socket::send(socket, &bytes[..count]) {
             Ok(sent) => {
                 bytes = &bytes[sent..];
@@ -167,35 +181,13 @@ pub(super) async fn send_all(
                 turn.spend(sent).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                turn.end();
                 wait_for(uring::writable(socket), depot).await?;
-                turn = Turn::default();
             }
             Err(error) => return Err(sending_failed(&error)),
         }
     }
     Ok(())
-}
-
-/// The share of its core that a transfer may take before others get theirs.
-#[derive(Debug, Default)]
-pub(super) struct Turn {
-    spent: u64,
-}
-
-impl Turn {
-    /// Bytes that may still be moved in this turn; never 0.
-    pub(super) fn left(&self) -> u64 {
-        QUANTUM_BYTES - self.spent
-    }
-
-    /// Counts bytes; gives way to others when the turn is over.
-    pub(super) async fn spend(&mut self, bytes: usize) {
-        self.spent += bytes as u64;
-        if self.spent >= QUANTUM_BYTES {
-            self.spent = 0;
-            uring::pause().await;
-        }
-    }
 }
 
 /// sendfile(2) fails with what the socket says of its peer, or with what the file's disk says.
@@ -214,9 +206,6 @@ fn local(error: &io::Error) -> Failure {
     tracing::warn!(%error, type_code = ?TypeCode::Image, "download failed on this side");
     Failure::from_errno(error.raw_os_error().unwrap_or(0))
 }
-
-/// One inline sendfile of this size takes some 40 µs: no other session waits longer for its turn.
-const QUANTUM_BYTES: u64 = 256 * 1024;
 
 /// The page cache is probed once for this many bytes (2.5 ms of CPU per GiB).
 const WINDOW_BYTES: u64 = 1024 * 1024;

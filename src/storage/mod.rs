@@ -25,6 +25,7 @@ mod listing;
 mod names;
 mod publish;
 mod root;
+mod space;
 mod upload;
 mod work;
 

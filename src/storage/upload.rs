@@ -19,6 +19,7 @@ use crate::uring::{self, Fd};
 
 use super::publish::{Leftover, Name, Unseen, random};
 use super::root::{INSIDE, Root, Unsuitable, failure, regular};
+use super::space::Space;
 
 /// What becomes of a file that is there already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,6 +41,7 @@ pub struct Upload {
     position: u64,
     path: VirtualPath,
     failed: FailedUpload,
+    space: Space,
     /// How it becomes visible at its end; `None`: it is written in place.
     unseen: Option<Unseen>,
     /// The file that keeps the name chosen for it.
@@ -112,6 +114,7 @@ impl Root {
             position,
             path: path.clone(),
             failed: self.settings.failed_upload,
+            space: Space::default(),
             unseen: None,
             reserved: None,
             cut_from: None,
@@ -250,6 +253,32 @@ impl Upload {
         }
     }
 
+    /// Writes bytes at `offset`; they come back, also with an error. What comes before `offset` was
+    /// written before.
+    ///
+    /// # Errors
+    /// As pwrite(2).
+    pub async fn write(&mut self, bytes: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
+        // What is reserved for a file in place would stay if the server died.
+        let may_reserve = self.unseen.is_some();
+        self.space
+            .write(&self.file, bytes, offset, may_reserve)
+            .await
+    }
+
+    /// Gives back the disk space that was reserved and is not needed.
+    async fn trim(&mut self) {
+        // ftruncate(2) to the size it has frees what lies beyond; it may wait for the journal.
+        if let Some(reserved_to) = self.space.take_reserved()
+            && let Ok(size) = file::status(&self.file).map(|status| status.size)
+            && size < reserved_to
+            && let Ok(file) = self.file.try_clone()
+            && let Ok(Err(error)) = off_core(move || file::truncate(&file, size)).await
+        {
+            tracing::warn!(%error, "disk space reserved for an upload was not given back");
+        }
+    }
+
     /// Ends the upload: all its bytes have been written.
     ///
     /// # Errors
@@ -257,6 +286,7 @@ impl Upload {
     /// [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name has become something that
     /// is not to be replaced. A whole upload leaves nothing then.
     pub async fn finish(mut self) -> Result<(), Failure> {
+        self.trim().await;
         let ended = match &mut self.unseen {
             Some(unseen) => unseen.publish(&self.file).await,
             None => match file::status(&self.file) {
@@ -276,6 +306,9 @@ impl Upload {
     pub async fn abandon(mut self) {
         let arrived = file::status(&self.file).map_or(0, |status| status.size);
         let keep = self.failed == FailedUpload::Keep && arrived > 0 && self.made.is_none();
+        if keep {
+            self.trim().await;
+        }
         let kept = match &mut self.unseen {
             _ if !keep => false,
             None => true,

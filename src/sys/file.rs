@@ -228,15 +228,31 @@ fn byte_residency(file: &impl AsFd, offset: u64) -> Residency {
     }
     // tmpfs cannot tell (no RWF_NOWAIT as of Linux 6.18, preadv2(2)).
     let cannot_tell = io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP);
-    match cannot_tell && on_tmpfs(file) {
+    match cannot_tell && file_system(file) == FileSystem::Tmpfs {
         true => Residency::Diskless,
         false => Residency::Missing,
     }
 }
 
-fn on_tmpfs(file: &impl AsFd) -> bool {
-    nix::sys::statfs::fstatfs(file)
-        .is_ok_and(|status| status.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+/// File systems that are treated in their own way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FileSystem {
+    /// In memory.
+    Tmpfs,
+    /// ext4, or its predecessors, which have the same number.
+    Ext4,
+    /// Any other, or none that can be told.
+    Other,
+}
+
+/// The file system that a file is on (fstatfs(2)).
+pub fn file_system(file: &impl AsFd) -> FileSystem {
+    use nix::sys::statfs::{EXT4_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
+    match fstatfs(file).map(|status| status.filesystem_type()) {
+        Ok(TMPFS_MAGIC) => FileSystem::Tmpfs,
+        Ok(EXT4_SUPER_MAGIC) => FileSystem::Ext4,
+        _ => FileSystem::Other,
+    }
 }
 
 /// Sets the permission bits of an open file, also of an `O_PATH` descriptor.

@@ -29,8 +29,8 @@ pub(super) async fn run(
         return Err(failure);
     }
     let received = match type_code {
-        TypeCode::Image => image(depot, &upload, socket, watch).await,
-        TypeCode::Ascii => ascii(depot, &upload, socket, watch).await,
+        TypeCode::Image => image(depot, &mut upload, socket, watch).await,
+        TypeCode::Ascii => ascii(depot, &mut upload, socket, watch).await,
     };
     if received.is_ok() {
         settle(watch).await;
@@ -51,7 +51,12 @@ pub(super) async fn run(
     }
 }
 
-async fn image(depot: &Depot, upload: &Upload, socket: &Fd, watch: &Watch) -> Result<(), Failure> {
+async fn image(
+    depot: &Depot,
+    upload: &mut Upload,
+    socket: &Fd,
+    watch: &Watch,
+) -> Result<(), Failure> {
     let mut position = upload.position();
     let mut chunk = depot.buffers.take();
     let mut turn = Turn::new(&depot.gate);
@@ -69,7 +74,12 @@ async fn image(depot: &Depot, upload: &Upload, socket: &Fd, watch: &Watch) -> Re
     }
 }
 
-async fn ascii(depot: &Depot, upload: &Upload, socket: &Fd, watch: &Watch) -> Result<(), Failure> {
+async fn ascii(
+    depot: &Depot,
+    upload: &mut Upload,
+    socket: &Fd,
+    watch: &Watch,
+) -> Result<(), Failure> {
     let mut convert = ToLocal::default();
     let mut position = upload.position();
     let mut chunk = depot.buffers.take();
@@ -145,12 +155,12 @@ async fn settle(watch: &Watch) {
 }
 
 /// Writes a chunk so that it ends at `end`, and returns it empty.
-async fn write(upload: &Upload, chunk: Vec<u8>, end: u64) -> Result<Vec<u8>, Failure> {
+async fn write(upload: &mut Upload, chunk: Vec<u8>, end: u64) -> Result<Vec<u8>, Failure> {
     if chunk.is_empty() {
         return Ok(chunk);
     }
     let offset = end - chunk.len() as u64;
-    let (written, mut chunk) = uring::write_all_at(upload.file(), chunk, offset).await;
+    let (written, mut chunk) = upload.write(chunk, offset).await;
     written.map_err(|error| {
         let failure = Failure::from_errno(error.raw_os_error().unwrap_or(0));
         tracing::warn!(%error, ?failure, "upload failed on this side");

@@ -86,6 +86,26 @@ pub async fn write_all_at(file: &Fd, bytes: Vec<u8>, offset: u64) -> (io::Result
     (Ok(()), bytes)
 }
 
+/// Reserves disk space for `length` bytes from `offset` on, without a change to what is read there or
+/// to the size of the file (FALLOC_FL_KEEP_SIZE).
+///
+/// # Errors
+/// As fallocate(2), `EOPNOTSUPP` above all.
+pub async fn reserve(file: &Fd, offset: u64, length: u64) -> io::Result<()> {
+    position_of(offset.saturating_add(length))?;
+    loop {
+        let entry = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), length)
+            .offset(offset)
+            .mode(libc::FALLOC_FL_KEEP_SIZE)
+            .build();
+        // SAFETY: the entry points to no memory and `data` keeps its descriptor open.
+        let (result, _) = unsafe { submit(Fd::clone(file), entry) }.await;
+        if !hit_by_withdrawal(&result) {
+            return result.map(drop);
+        }
+    }
+}
+
 /// Moves up to `length` bytes between a pipe and a file or socket without copying them; one of both
 /// is a pipe. Always runs on a worker of the ring, so a cold file does not hold up the core.
 ///

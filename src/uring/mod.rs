@@ -35,7 +35,7 @@ use std::rc::Rc;
 
 pub use accept::{accept, connect};
 pub use exchange::{Receive, Sending, receive, send, send_all};
-pub use file::{read_at, splice, write_all_at};
+pub use file::{read_at, reserve, splice, write_all_at};
 pub use names::{link, link_file, make_directory, rename, unlink};
 pub use open::open;
 pub use pipe::{Pipe, PipePool};

@@ -154,6 +154,7 @@ const OPERATIONS: &[(u8, &str)] = &[
     (opcode::Send::CODE, "SEND"),
     (opcode::Read::CODE, "READ"),
     (opcode::Write::CODE, "WRITE"),
+    (opcode::Fallocate::CODE, "FALLOCATE"),
     (opcode::Splice::CODE, "SPLICE"),
     (opcode::OpenAt2::CODE, "OPENAT2"),
     (opcode::MkDirAt::CODE, "MKDIRAT"),

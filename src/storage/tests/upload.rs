@@ -502,3 +502,42 @@ fn an_upload_that_never_starts_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn disk_space_reserved_ahead_is_given_back_at_the_end() {
+    const CHUNK: usize = 512 * 1024;
+    const CHUNKS: u64 = 12;
+    for policy in [FailedUpload::Discard, FailedUpload::Keep] {
+        let settings = Files {
+            failed_upload: policy,
+            ..KEEP
+        };
+        run_with(settings, move |tree| async move {
+            let mut upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+            for number in 0..CHUNKS {
+                let offset = number * CHUNK as u64;
+                let (written, _) = upload.write(vec![7; CHUNK], offset).await;
+                written.unwrap();
+            }
+            let size = CHUNKS * CHUNK as u64;
+            let held = allocated(upload.file());
+            if file::file_system(upload.file()) == file::FileSystem::Ext4 {
+                assert!(held > size, "nothing is reserved: {held}");
+            }
+            match policy {
+                FailedUpload::Discard => upload.finish().await.unwrap(),
+                FailedUpload::Keep => upload.abandon().await,
+            }
+            assert_eq!(tree.read("file"), vec![7; size as usize]);
+            let kept = fs::File::open(tree.host("file")).unwrap();
+            let held = allocated(&kept);
+            // Its own metadata may be counted.
+            assert!(held <= size + 64 * 1024, "{held} bytes for {size}");
+        });
+    }
+}
+
+fn allocated(file: &impl std::os::fd::AsFd) -> u64 {
+    let status = nix::sys::stat::fstat(file).unwrap();
+    status.st_blocks as u64 * 512
+}

@@ -258,7 +258,7 @@ fn work(target: &Target, case: Case) -> Result<Work> {
                 }
                 _ => Work::command(target, 1, "NOOP", 200)?,
             };
-            Ok(work.as_probe(Duration::from_micros(interval_us)))
+            Ok(work.into_probe(Duration::from_micros(interval_us)))
         }
         Case::Idle { sessions } => Work::idle(target, sessions),
         Case::Slow {

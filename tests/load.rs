@@ -217,6 +217,7 @@ fn files_and_listings_are_verified() {
     let told = stage.load(&verify, "").success();
     let told: Value = serde_json::from_slice(&told).expect("JSON");
     assert_eq!(told["NLST"], "a file\r\nb\r\nc\r\n".len());
+    assert_eq!(told["sorted"], true);
     assert!(told["LIST"].is_u64() && told["MLSD"].is_u64(), "{told}");
     fs::write(&names, "a file\nb\nd\n").expect("a file");
     let run = stage.load(&verify, "");

@@ -114,7 +114,7 @@ enum Case {
         #[arg(long, value_enum, default_value_t = Via::Epsv)]
         via: Via,
     },
-    /// List a directory by LIST, MLSD and NLST: does it have exactly these names?
+    /// List a directory by LIST, MLSD and NLST: are exactly these names in it?
     VerifyList {
         #[arg(long)]
         directory: String,

@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -185,7 +186,7 @@ static void upload(struct session *s)
         /* The child has the same connection: the loop would go on hearing of it. */
         epoll_ctl(loop, EPOLL_CTL_DEL, s->upload.fd, 0);
         if (is_child()) {
-            while (!take(s, MSG_WAITALL)) {}
+            while (!take(s, 0)) {}
             close(s->file);
             close(s->upload.fd);
             reply(s, "226 Done\r\n");
@@ -198,46 +199,65 @@ static void upload(struct session *s)
     if (done) reply(s, "226 Done\r\n");
 }
 
-static int format(char *out, size_t room, char verb, const char *name, int directory)
+static char *digits(char *out, long long value, int width, char fill)
+{
+    for (int at = width - 1; at >= 0; at--, value /= 10)
+        out[at] = value || at == width - 1 ? '0' + value % 10 : fill;
+    return out + width;
+}
+
+static char *format(char *out, char verb, const char *name, int directory)
 {
     struct stat status;
-    struct tm date;
-    if (verb == 'N') return snprintf(out, room, "%s\r\n", name);
-    if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW)) return 0;
-    gmtime_r(&status.st_mtime, &date);
-    if (verb == 'M')
-        return snprintf(out, room, "type=%s;size=%lld;modify=%04d%02d%02d%02d%02d%02d; %s\r\n",
-            S_ISDIR(status.st_mode) ? "dir" : "file", (long long)status.st_size,
-            date.tm_year + 1900, date.tm_mon + 1, date.tm_mday, date.tm_hour, date.tm_min,
-            date.tm_sec, name);
-    char when[16];
-    strftime(when, sizeof when, "%b %e  %Y", &date);
-    return snprintf(out, room, "%crw-r--r-- 1 ftp ftp %12lld %s %s\r\n",
-        S_ISDIR(status.st_mode) ? 'd' : '-', (long long)status.st_size, when, name);
+    struct tm t;
+    if (verb == 'N') return stpcpy(stpcpy(out, name), "\r\n");
+    if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW)) return out;
+    gmtime_r(&status.st_mtime, &t);
+    int is_directory = S_ISDIR(status.st_mode);
+    if (verb == 'M') {
+        int parts[] = {t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec};
+        out = stpcpy(out, is_directory ? "type=dir;size=" : "type=file;size=");
+        out = digits(out, status.st_size, 12, '0');
+        out = digits(stpcpy(out, ";modify="), t.tm_year + 1900, 4, '0');
+        for (int i = 0; i < 5; i++) out = digits(out, parts[i], 2, '0');
+        return stpcpy(stpcpy(stpcpy(out, "; "), name), "\r\n");
+    }
+    static const char months[] = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec ";
+    out = stpcpy(out, is_directory ? "drwxr-xr-x 2 ftp ftp " : "-rw-r--r-- 1 ftp ftp ");
+    *(out = digits(out, status.st_size, 12, ' ')) = ' ';
+    out = (char *)mempcpy(out + 1, months + 4 * t.tm_mon, 4);
+    out = digits(digits(out, t.tm_mday, 2, ' '), t.tm_year + 1900, 6, ' ');
+    return stpcpy(stpcpy(stpcpy(out, " "), name), "\r\n");
 }
 
 static void list(struct session *s, char verb, const char *name)
 {
-    DIR *directory = opendir(path_of(s, name));
-    int data = directory ? connect_data(s) : -1;
-    size_t used = 0;
+    static char entries[PIECE];
+    int directory = open(path_of(s, name), O_RDONLY | O_DIRECTORY);
+    int data = directory < 0 ? -1 : connect_data(s);
+    ssize_t got;
+    char *out = piece;
     if (data < 0) {
-        reply(s, directory ? "425 No connection\r\n" : "550 No directory\r\n");
-        if (directory) closedir(directory);
+        reply(s, directory < 0 ? "550 No directory\r\n" : "425 No connection\r\n");
+        if (directory >= 0) close(directory);
         return;
     }
     reply(s, "150 Here it comes\r\n");
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        used += format(piece + used, PIECE - used, verb, entry->d_name, dirfd(directory));
-        if (used > PIECE - 1024) {
-            if (send(data, piece, used, MSG_NOSIGNAL) < 0) break;
-            used = 0;
+    while ((got = getdents64(directory, entries, sizeof entries)) > 0) {
+        for (ssize_t at = 0; at < got;) {
+            struct dirent64 *entry = (struct dirent64 *)(entries + at);
+            at += entry->d_reclen;
+            if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+            out = format(out, verb, entry->d_name, directory);
+            if (out - piece > PIECE - 1024) {
+                if (send(data, piece, out - piece, MSG_NOSIGNAL) < 0) perror("floor: send");
+                out = piece;
+            }
         }
     }
-    if (used && send(data, piece, used, MSG_NOSIGNAL) < 0) used = 0;
+    if (out > piece && send(data, piece, out - piece, MSG_NOSIGNAL) < 0) perror("floor: send");
     close(data);
-    closedir(directory);
+    close(directory);
     reply(s, "226 Done\r\n");
 }
 
@@ -312,7 +332,7 @@ int main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS];
     struct rlimit limit;
-    int port, control;
+    int port, control, on = 1;
     if (argc != 3 || chdir(argv[2])) return 2;
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
@@ -322,6 +342,8 @@ int main(int argc, char **argv)
     umask(022);
     loop = epoll_create1(0);
     control = listen_on(atoi(argv[1]), SOCK_NONBLOCK, &port);
+    /* What it accepts has this from it: no reply waits for the one before to be acknowledged. */
+    setsockopt(control, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct watch door = {.fd = control};
     watch(&door);
     for (;;) {
@@ -329,7 +351,8 @@ int main(int argc, char **argv)
         for (int i = 0; i < count; i++) {
             struct watch *ready = events[i].data.ptr;
             int fd;
-            if (!ready->session) while ((fd = accept4(control, 0, 0, SOCK_NONBLOCK)) >= 0) greet(fd);
+            if (!ready->session)
+                while ((fd = accept4(control, 0, 0, SOCK_NONBLOCK)) >= 0) greet(fd);
             else if (ready->session->control.fd < 0) continue;
             else if (ready == &ready->session->control) converse(ready->session);
             else upload(ready->session);

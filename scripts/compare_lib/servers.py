@@ -30,6 +30,8 @@ class Server:
         self.verified, self.listing_sorted, self.asks_password = set(), None, True
         self.passive_asked = self.passive_refused = 0
         self.per_session = None
+        # Whether a bulk transfer has a process that ends with it.
+        self.forks_transfers = name == "floor"
         # Whether it has been through something that later cases would feel.
         self.spoiled = False
         self.process = self.account = self.throttle = None

@@ -57,7 +57,9 @@ class _Spent:
 
     def stop(self):
         self.cpu = self._now() - self.cpu
-        self.woken = meter.wakeups(self.target.account) - self.woken
+        # A process for each transfer takes its count with it: then there is nothing to tell.
+        forks = self.target.forks_transfers
+        self.woken = 0 if forks else meter.wakeups(self.target.account) - self.woken
         self.elsewhere = max(meter.kernel_workers() - self.kernel, 0.0)
 
     def _now(self):
@@ -95,7 +97,6 @@ class Steady:
         found = {"cpu": cpu / units, "elsewhere": elsewhere / units, "rate": units / seconds}
         if self.size:
             found["rate"] = transfers * self.size / _MIB / seconds
-            # A process for each transfer takes its count with it: then there is nothing to tell.
             if woken > 0:
                 found["wakeup"] = transfers * self.size / 1024 / woken
         return found

@@ -23,8 +23,9 @@ SITE_BYTES = 2 * BIG[1] + (512 << 20)
 class Site:
     """The directory that is served, in memory, with a folder of a disk in it."""
 
-    def __init__(self, root, owner):
-        self.root, self.owner = root, owner
+    def __init__(self, root, owner, private):
+        """`private`: whether mounts and network are of this process alone."""
+        self.root, self.owner, self.private = root, owner, private
         # Where the files of `disk` are, and why there are none.
         self.disk, self.no_disk = None, "needs mounts of its own (root)"
         self.names = {}

@@ -36,7 +36,7 @@ struct session {
     struct session *next;        /* among those that have ended */
 };
 
-static int loop;
+static int loop, forked;
 static char piece[PIECE];
 static struct session *ended;
 
@@ -80,6 +80,8 @@ static void greet(int fd)
 
 static void end(struct session *s)
 {
+    /* A child may have it open for a moment yet, and then it would stay in the loop. */
+    if (forked) epoll_ctl(loop, EPOLL_CTL_DEL, s->control.fd, 0);
     if (s->passive >= 0) close(s->passive);
     if (s->upload.fd >= 0) { close(s->upload.fd); close(s->file); }
     close(s->control.fd);
@@ -107,12 +109,22 @@ static int connect_data(struct session *s)
     return fd;
 }
 
-/* Whether this is the child. The parent has nothing more to do with the transfer. */
-static int is_child(void)
+/* Whether this is the child, which keeps three descriptors: those of other sessions would stay open
+ * for as long as it runs. The parent has nothing more to do with the transfer. */
+static int is_child(int control, int data, int file)
 {
+    forked = 1;
     pid_t pid = fork();
     if (pid < 0) fail("floor: fork");
-    return pid == 0;
+    if (pid > 0) return 0;
+    for (int fd = 3, last = getdtablesize(), next; fd < last; fd = next + 1) {
+        next = last;
+        if (control >= fd && control < next) next = control;
+        if (data >= fd && data < next) next = data;
+        if (file >= fd && file < next) next = file;
+        if (next > fd) close_range(fd, next - 1, 0);
+    }
+    return 1;
 }
 
 static const char *path_of(struct session *s, const char *name)
@@ -141,7 +153,7 @@ static void retrieve(struct session *s, const char *name)
         close(data);
         reply(s, sent == status.st_size ? "150 Opening\r\n226 Done\r\n" : "426 Broken\r\n");
     } else {
-        if (is_child()) {
+        if (is_child(s->control.fd, data, file)) {
             reply(s, "150 Opening\r\n");
             while (at < status.st_size && sendfile(data, file, &at, status.st_size - at) > 0) {}
             close(data);
@@ -185,7 +197,10 @@ static void upload(struct session *s)
     if (!done) {
         /* The child has the same connection: the loop would go on hearing of it. */
         epoll_ctl(loop, EPOLL_CTL_DEL, s->upload.fd, 0);
-        if (is_child()) {
+        if (is_child(s->control.fd, s->upload.fd, s->file)) {
+            /* Woken when there is a piece to take, not for each packet. */
+            int least = PIECE;
+            setsockopt(s->upload.fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
             while (!take(s, 0)) {}
             close(s->file);
             close(s->upload.fd);

@@ -1,5 +1,6 @@
 """The machine: what it is, and a private corner of it to measure in."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -58,6 +59,19 @@ def sync(folder):
             raise OSError(ctypes.get_errno(), f"syncfs {folder}")
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def send_buffers(limit):
+    """Bounds what the kernel holds for a connection that is slow; for our own network only."""
+    setting = Path("/proc/sys/net/ipv4/tcp_wmem")
+    before = setting.read_text()
+    least, usual, _ = before.split()
+    setting.write_text(f"{least} {min(int(usual), limit)} {limit}")
+    try:
+        yield
+    finally:
+        setting.write_text(before)
 
 
 def available():

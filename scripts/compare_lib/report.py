@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 
-from . import host, limits, meter, number, plot, servers, syscalls
+from . import host, limits, meter, number, plot, servers, syscalls, work
 
 # Kernel workers are told about from this part of a server's own time on.
 _TELL_FROM = 0.05
@@ -253,6 +253,9 @@ class Results:
         if any("cold" in case.name for case in cases):
             notes.append(f"The slow disk gives {limits.SlowDisk.bytes_per_second // 10**6} MB/s to "
                          "the server's processes; that the files came from it is checked")
+        if "slow" in kinds:
+            notes.append("While readers are slow, the kernel's send buffers are bounded at "
+                         f"{work.Slow.send_buffer >> 10} KiB, for all servers")
         return notes
 
     def write(self, folder, cases):

@@ -41,8 +41,8 @@ def isolate(scratch, site, size):
         request = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
         flags = struct.unpack("16sh14x", request)[1] | _IFF_UP
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags))
-    # 18 000 sessions beside what waits for its end, all of one address.
-    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("24000 65000")
+    # 18 000 sessions beside what waits for its end, all of one address, above the passive ports.
+    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("38000 65000")
     return int(ids[0]), int(ids[1])
 
 

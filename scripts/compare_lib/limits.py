@@ -22,8 +22,10 @@ def raise_descriptors():
 
 def refusal(count, per_session):
     """Why that many sessions are not tried; None if they can be. `per_session`: bytes, the
-    kernel's included, processes and seconds of one, estimated from fewer."""
-    size, processes, seconds = per_session
+    kernel's included, processes and seconds of one, and by how many seconds each takes longer than
+    the one before; estimated from fewer."""
+    size, processes, login, growth = per_session
+    seconds = count * login + count * count / 2 * growth
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if count + 100 > limit:
         return f"the descriptor limit is {limit}"
@@ -34,8 +36,8 @@ def refusal(count, per_session):
     if processes > 0 and count * processes > _MEMORY_PART * _processes_max():
         return (f"{count:,} sessions would take {count * processes:,.0f} processes of the "
                 f"{_processes_max():,} there may be").replace(",", " ")
-    if count * seconds > _LOGIN_SECONDS_MAX:
-        return f"{count:,} logins would take {count * seconds:.0f} s".replace(",", " ")
+    if seconds > _LOGIN_SECONDS_MAX:
+        return f"{count:,} logins would take {seconds:.0f} s".replace(",", " ")
     return None
 
 

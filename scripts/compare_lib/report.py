@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 
-from . import host, limits, meter, number, plot, servers, syscalls, work
+from . import host, limits, meter, number, plot, servers, settings, syscalls, work
 
 # Kernel workers are told about from this part of a server's own time on.
 _TELL_FROM = 0.05
@@ -207,7 +207,8 @@ class Results:
         notes = []
         once = [case.title for case in cases if case.once]
         if once:
-            notes.append(f"Measured in the first round only: {'; '.join(once)}")
+            notes.append(f"Measured in the first round only: {'; '.join(once)}; and what takes a "
+                         "server longer than 40 s")
         for case in cases:
             for name in self.names():
                 used, beside = (self.median(case, name, what) for what in ("cpu", "elsewhere"))
@@ -240,7 +241,7 @@ class Results:
             if target.uploader and stores:
                 notes.append(f"{title} lets anonymous replace no file: its uploads are those of a "
                              "virtual user in the same directory")
-        if "ringftpd" in self.titles and ("stor" in kinds or "small" in kinds):
+        if "ringftpd" in self.titles and any("stor" in case.name for case in cases):
             notes.append("ringftpd's uploads appear under their names when they are whole (its "
                          "default); the others write into the file in place")
         order = {True: [], False: []}
@@ -253,6 +254,10 @@ class Results:
         if any("cold" in case.name for case in cases):
             notes.append(f"The slow disk gives {limits.SlowDisk.bytes_per_second // 10**6} MB/s to "
                          "the server's processes; that the files came from it is checked")
+        if "pure-ftpd" in self.titles:
+            notes.append(f"Pure-FTPd has {settings.PURE_FTPD_PORTS} passive ports, because it lets "
+                         f"in half as many clients; the others have {settings.PASSIVE_PORTS}, and "
+                         "the floor any")
         if "slow" in kinds:
             notes.append("While readers are slow, the kernel's send buffers are bounded at "
                          f"{work.Slow.send_buffer >> 10} KiB, for all servers")

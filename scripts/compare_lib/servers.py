@@ -99,8 +99,10 @@ def _greets(port):
 def port_of(name):
     """The control port, and the first and last of the passive ports."""
     index = NAMES.index(name)
-    first = 12000 + settings.PASSIVE_PORTS * index
-    return 10021 + index, first, first + settings.PASSIVE_PORTS - 1
+    first, count = 12000 + settings.PASSIVE_PORTS * index, settings.PASSIVE_PORTS
+    if name == "pure-ftpd":
+        first, count = 17000, settings.PURE_FTPD_PORTS
+    return 10021 + index, first, first + count - 1
 
 
 def ringftpd(binary, scratch, site, cpu, privileged):

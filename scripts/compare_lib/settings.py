@@ -1,7 +1,7 @@
 """How the servers are set up: as alike as their settings allow.
 
-Anonymous may read and write, all have the same number of passive ports, and nobody writes logs,
-asks DNS, limits clients or rates.
+Anonymous may read and write, all but one have the same number of passive ports, and nobody writes
+logs, asks DNS, limits clients or rates.
 """
 
 import json
@@ -10,6 +10,8 @@ from . import Unavailable, host
 
 # As many for each. One that binds them once has them as descriptors beside those of its sessions.
 PASSIVE_PORTS = 1000
+# Pure-FTPd lets in half as many clients as it has of them.
+PURE_FTPD_PORTS = 20_400
 SESSIONS_MAX = 18_500
 # A user with the site as his directory, where anonymous may not replace files.
 UPLOADER = ("compare", "compare-only")

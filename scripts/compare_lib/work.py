@@ -17,7 +17,8 @@ _MIB = 1 << 20
 _GET_GOING_SECONDS = 0.6
 # Buffers on both sides of slow readers are full by then, and what is read is what is sent.
 _FILL_SECONDS = 1.5
-_SAMPLE = 200
+# Sessions that tell what many would be: the first, the last, and others between.
+_SAMPLES = (200, 600, 200)
 
 
 class Bench:
@@ -189,23 +190,32 @@ class Idle:
 
 
 def _must_bear(bench, target, count):
-    """Raises Unavailable if so many sessions are too much for this machine, judged by 200."""
+    """Raises Unavailable if so many sessions are too much for this machine, judged by 1000."""
     if target.per_session is None:
-        meter.settle(target.account)
-        free, processes = host.available(), len(target.account.pids())
-        start = time.monotonic()
-        with bench.load(target, "idle", "--sessions", _SAMPLE):
-            seconds = time.monotonic() - start
-            meter.settle(target.account)
-            target.per_session = [
-                max(free - host.available(), 0) / _SAMPLE,
-                max(len(target.account.pids()) - processes, 0) / _SAMPLE,
-                seconds / _SAMPLE,
-            ]
-        meter.settle(target.account)
+        target.per_session = _per_session(bench, target)
     reason = limits.refusal(count, target.per_session)
     if reason:
         raise Unavailable(reason)
+
+
+def _per_session(bench, target):
+    """Bytes, the kernel's included, and processes of a session; seconds of its login, and by how
+    many the next one takes longer: some servers look at all sessions there are."""
+    meter.settle(target.account)
+    free, processes = host.available(), len(target.account.pids())
+    seconds = []
+    with contextlib.ExitStack() as stack:
+        for count in _SAMPLES:
+            start = time.monotonic()
+            stack.enter_context(bench.load(target, "idle", "--sessions", count))
+            seconds.append((time.monotonic() - start) / count)
+        meter.settle(target.account)
+        total = sum(_SAMPLES)
+        found = [max(free - host.available(), 0) / total,
+                 max(len(target.account.pids()) - processes, 0) / total,
+                 seconds[0], max(seconds[-1] - seconds[0], 0) / (total - _SAMPLES[0])]
+    meter.settle(target.account)
+    return found
 
 
 class Flat(Steady):

@@ -319,6 +319,7 @@ static int command(struct session *s, char *line)
     else if (!strcmp(line, "USER")) reply(s, "331 Password\r\n");
     else if (!strcmp(line, "PASS")) reply(s, "230 In\r\n");
     else if (!strcmp(line, "TYPE")) reply(s, "200 Type\r\n");
+    else if (!strcmp(line, "FEAT")) reply(s, "211-It has\r\n MLST\r\n211 End\r\n");
     else if (!strcmp(line, "CWD")) change_directory(s, argument);
     else if (!strcmp(line, "QUIT")) {
         reply(s, "221 Bye\r\n");

@@ -31,6 +31,7 @@ sessions_per_ip = 0
 [data]
 passive_ports = "{first}-{last}"
 active_source_port = 0
+ports_per_client = {PASSIVE_PORTS}
 [anonymous]
 enabled = true
 root = {json.dumps(str(site))}

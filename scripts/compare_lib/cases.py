@@ -29,7 +29,7 @@ class Case:
     # The servers that cannot do it, and why.
     cannot: tuple = ()
     # A guess of the seconds it takes, until it has been seen.
-    guess: float = 4.0
+    guess: float = 2.0
 
 
 def _small(name, title, sessions, via, verb="retr"):
@@ -48,7 +48,7 @@ def _bulk(count, file=BIG):
                  "--size", file[1])
     title = f"RETR {_size(file[1])} × {count}"
     steady = work.Steady(*arguments, check=file, warm=count == 1, per=_GIB / file[1], size=file[1])
-    return Case(f"bulk-{count}", title, "s/GiB", 1, steady, (file[0],), guess=6)
+    return Case(f"bulk-{count}", title, "s/GiB", 1, steady, (file[0],), guess=4)
 
 
 def _bulk_upload(name, title, folder):
@@ -63,7 +63,7 @@ def _listing(verb, many, title):
     cannot = (("vsftpd", "it has no MLSD"),) if verb == "mlsd" else ()
     short = many.removeprefix("many-")
     return Case(f"{verb}-{short}", f"{verb.upper()}, {title} entries", "ms", 1e3, listing,
-                (many,), cannot=cannot, guess=3 if short == "10k" else 7)
+                (many,), cannot=cannot, guess=2 if short == "10k" else 4)
 
 
 def _idle(count, name, once):
@@ -76,7 +76,7 @@ def _probe(name, title, probe, beside=None):
     needs = {"hot": (BIG[0],), "cold": (files.COLD[0][0],)}.get(beside, ())
     small = (SMALL[0],) if probe is _PROBE_SMALL else ()
     return Case(name, title, "ms", 1, work.Probe(probe, beside), needs + small,
-                once=cold, guess=6 if cold else 5)
+                once=cold, guess=5 if cold else 4)
 
 
 def _size(size):

@@ -37,7 +37,7 @@ def refusal(count, per_session):
         return (f"{count:,} sessions would take {count * processes:,.0f} processes of the "
                 f"{_processes_max():,} there may be").replace(",", " ")
     if seconds > _LOGIN_SECONDS_MAX:
-        return f"{count:,} logins would take {seconds:.0f} s".replace(",", " ")
+        return f"{count:,} logins would take {seconds:.0f} s, by those of 1,000".replace(",", " ")
     return None
 
 

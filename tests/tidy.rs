@@ -169,7 +169,7 @@ fn some_things_are_written_in_their_places_only() {
 #[test]
 fn nothing_is_left_for_later() {
     let mut wrong = Vec::new();
-    for source in sources() {
+    for source in sources().into_iter().chain(programs_beside()) {
         for mark in MARKS {
             for line in lines_with(&source.text, mark) {
                 wrong.push(format!("{}:{line}: {mark}", source.name));
@@ -223,7 +223,7 @@ fn every_expect_outside_tests_states_its_invariant() {
 #[test]
 fn files_and_functions_stay_short() {
     let mut wrong = Vec::new();
-    for source in sources() {
+    for source in sources().into_iter().chain(programs_beside()) {
         let lines = source.text.lines().count();
         if lines > FILE_LINES_MAX {
             wrong.push(format!(
@@ -355,7 +355,7 @@ fn the_checks_see_what_they_look_for() {
     );
 }
 
-/// One file below src.
+/// One file of the program, or of one beside it.
 struct Source {
     path: PathBuf,
     /// As messages call it.
@@ -375,12 +375,24 @@ impl Source {
 
 /// All files below src that are not tests.
 fn sources() -> Vec<Source> {
-    let src = root().join("src");
-    rust_files(&src)
+    files_of("src")
+}
+
+/// All files of programs that are not installed.
+fn programs_beside() -> Vec<Source> {
+    ["benches", "examples"]
+        .into_iter()
+        .flat_map(files_of)
+        .collect()
+}
+
+fn files_of(folder: &str) -> Vec<Source> {
+    let top = root().join(folder);
+    rust_files(&top)
         .into_iter()
         .filter(|path| !is_test(path))
         .map(|path| {
-            let below = path.strip_prefix(&src).expect("a file below src");
+            let below = path.strip_prefix(&top).expect("a file below it");
             let module = below
                 .iter()
                 .next()
@@ -388,7 +400,7 @@ fn sources() -> Vec<Source> {
                 .expect("UTF-8");
             let text = fs::read_to_string(&path).expect("a readable file");
             Source {
-                name: format!("src/{}", below.display()),
+                name: format!("{folder}/{}", below.display()),
                 module: module.trim_end_matches(".rs").to_owned(),
                 code: code_of(&text),
                 text,

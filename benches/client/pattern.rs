@@ -3,10 +3,8 @@
 /// Fills `buffer` with the pattern as it is at `offset`, a multiple of 8.
 pub(crate) fn fill(buffer: &mut [u8], offset: u64) {
     assert!(offset.is_multiple_of(8), "the pattern consists of words");
-    let mut index = offset / 8;
-    for word in buffer.chunks_mut(8) {
+    for (index, word) in (offset / 8..).zip(buffer.chunks_mut(8)) {
         word.copy_from_slice(&splitmix64(index).to_le_bytes()[..word.len()]);
-        index += 1;
     }
 }
 

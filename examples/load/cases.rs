@@ -154,7 +154,7 @@ impl Work {
     }
 
     /// The same with the time of every step, and a pause after each.
-    pub(crate) fn as_probe(self, interval: Duration) -> Self {
+    pub(crate) fn into_probe(self, interval: Duration) -> Self {
         Self {
             is_timed: true,
             interval: Some(interval).filter(|interval| !interval.is_zero()),

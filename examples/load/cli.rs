@@ -114,7 +114,7 @@ enum Case {
         #[arg(long, value_enum, default_value_t = Via::Epsv)]
         via: Via,
     },
-    /// List a directory by LIST, MLSD and NLST: does it have exactly these names?
+    /// List a directory by LIST, MLSD and NLST: are exactly these names in it?
     VerifyList {
         #[arg(long)]
         directory: String,
@@ -258,7 +258,7 @@ fn work(target: &Target, case: Case) -> Result<Work> {
                 }
                 _ => Work::command(target, 1, "NOOP", 200)?,
             };
-            Ok(work.as_probe(Duration::from_micros(interval_us)))
+            Ok(work.into_probe(Duration::from_micros(interval_us)))
         }
         Case::Idle { sessions } => Work::idle(target, sessions),
         Case::Slow {

@@ -152,6 +152,8 @@ fn say(line: &str) -> Result<()> {
 #[derive(Debug, Default)]
 struct Orders {
     received: Vec<u8>,
+    /// Nothing more will come.
+    ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -168,9 +170,16 @@ impl Orders {
         Some(String::from_utf8_lossy(&line).trim().to_owned())
     }
 
-    /// Waits for more, for so long at most.
+    /// Waits for more, for so long at most. The end is told when all lines before it are taken.
     fn wait(&mut self, most: Option<Duration>) -> Result<State> {
         let doing = "standard input";
+        if self.ended {
+            if self.received.contains(&b'\n') {
+                thread::sleep(most.unwrap_or_default());
+                return Ok(State::Open);
+            }
+            return Ok(State::Ended);
+        }
         let stdin = io::stdin();
         let timeout = match most {
             // Rounded up, so that a rest of less than a millisecond is no loop.
@@ -186,12 +195,10 @@ impl Orders {
         let mut part = [0; 512];
         // Not by Stdin, whose buffer poll does not see.
         match nix::unistd::read(&stdin, &mut part).doing(doing)? {
-            0 => Ok(State::Ended),
-            count => {
-                self.received.extend_from_slice(&part[..count]);
-                Ok(State::Open)
-            }
+            0 => self.ended = true,
+            count => self.received.extend_from_slice(&part[..count]),
         }
+        Ok(State::Open)
     }
 }
 

@@ -37,7 +37,9 @@ def refusal(count, per_session):
         return (f"{count:,} sessions would take {count * processes:,.0f} processes of the "
                 f"{_processes_max():,} there may be").replace(",", " ")
     if seconds > _LOGIN_SECONDS_MAX:
-        return f"{count:,} logins would take {seconds:.0f} s, by those of 1,000".replace(",", " ")
+        # By how much is no more than a guess: some slow down faster the more there are.
+        return (f"{count:,} logins would take more than {_LOGIN_SECONDS_MAX:.0f} s, by the time "
+                "that 1,000 take").replace(",000", " 000")
     return None
 
 

@@ -15,6 +15,7 @@ from .files import BIG, COLD
 _MIB = 1 << 20
 # The other process of a case beside another one gets going.
 _GET_GOING_SECONDS = 0.6
+_SETTLED_SECONDS = 0.8
 # Buffers on both sides of slow readers are full by then, and what is read is what is sent.
 _FILL_SECONDS = 1.5
 # Sessions that tell what many would be: the first, the last, and others between.
@@ -242,7 +243,8 @@ class Flat(Steady):
 
     @staticmethod
     def _cost(bench, target, generator, seconds):
-        generator.warm()
+        # What came before, a start or many logins and ends, leaves caches and timers behind.
+        generator.go(_SETTLED_SECONDS)
         said, spent = bench.go(target, generator, seconds)
         return spent.cpu / said["units"]
 

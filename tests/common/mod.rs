@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Client, Data, Reply, Way, connect_from, read_all, reset};
 pub(crate) use files::{Random, identity, make_tree, noise, same_trees, snapshot};
 pub(crate) use server::{
-    PASSWORD, Process, Run, Setup, TestServer, is_root, passive_ports, program, run,
+    PASSWORD, Process, Run, Setup, TestServer, is_root, passive_ports, program, run, run_with_input,
 };
 
 /// How long anything may take that has to happen. Far longer than it takes, so that only a server

@@ -546,8 +546,9 @@ pub(crate) fn run(command: &mut Command) -> Run {
     run_with_input(command, "")
 }
 
+/// The same with something on its standard input.
 #[track_caller]
-fn run_with_input(command: &mut Command, input: &str) -> Run {
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Run {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,11 +1,9 @@
-"""The machine: what it is, a private corner of it to measure in, and the files that are served."""
+"""The machine: what it is, and a private corner of it to measure in."""
 
+import contextlib
 import ctypes
 import fcntl
-import hashlib
 import os
-import random
-import shutil
 import socket
 import struct
 import subprocess
@@ -13,9 +11,6 @@ from pathlib import Path
 
 from . import Unavailable
 
-SMALL = ("small.bin", 4 << 10)
-BIG = ("big.bin", 1 << 30)
-MANY = ("many", 10_000)
 USER = "ftp"
 
 _CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
@@ -24,15 +19,15 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def isolate(scratch, site):
+def isolate(scratch, site, size):
     """Moves this process into mounts and a loopback of its own, where `site` is a tmpfs, the user
     ftp exists with `site` as its home, and no other program's ports are in the way. All of that
-    ends with this process; the machine outside does not see it."""
+    ends with this process; the machine outside does not see it. Returns ftp's user and group."""
     _call("unshare", _CLONE_NEWNS | _CLONE_NEWNET)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     # Servers leave state there, and it holds the way to the system's log.
     _mount("tmpfs", "/run", "tmpfs", 0)
-    _mount("tmpfs", site, "tmpfs", 0, f"mode=755,size={BIG[1] + (256 << 20)}")
+    _mount("tmpfs", site, "tmpfs", 0, f"mode=755,size={size}")
     users = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
     ftp = next((user for user in users if user[0] == USER), None)
     ids = ftp[2:4] if ftp else ["65533", "65534"]
@@ -46,6 +41,57 @@ def isolate(scratch, site):
         request = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
         flags = struct.unpack("16sh14x", request)[1] | _IFF_UP
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags))
+    # 18 000 sessions beside what waits for its end, all of one address, above the passive ports.
+    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("38000 65000")
+    return int(ids[0]), int(ids[1])
+
+
+def bind(source, target):
+    """Shows a folder at another place."""
+    _mount(source, target, None, _MS_BIND)
+
+
+def sync(folder):
+    """Has the file system of a folder written out."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), f"syncfs {folder}")
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def send_buffers(limit):
+    """Bounds what the kernel holds for a connection that is slow; for our own network only."""
+    setting = Path("/proc/sys/net/ipv4/tcp_wmem")
+    before = setting.read_text()
+    least, usual, _ = before.split()
+    setting.write_text(f"{least} {min(int(usual), limit)} {limit}")
+    try:
+        yield
+    finally:
+        setting.write_text(before)
+
+
+def available():
+    """Bytes of memory that programs could have."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    raise Unavailable("/proc/meminfo has no MemAvailable")
+
+
+def file_system(folder):
+    """The type of the file system that a folder is on."""
+    kind, longest = "unknown", -1
+    folder = str(Path(folder).resolve())
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, this, *_ = line.split()
+        inside = place == "/" or folder == place or folder.startswith(place + "/")
+        if inside and len(place) >= longest:
+            kind, longest = this, len(place)
+    return kind
 
 
 def unmount(site):
@@ -68,38 +114,6 @@ def _call(name, *args):
 def die_with_parent():
     """For a child between fork and exec."""
     _libc.prctl(1, 9)
-
-
-def fill(site):
-    """Writes the files to serve. Returns the digest of the big one and the names of the many."""
-    memory = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        key, value = line.split(":")
-        memory[key] = int(value.split()[0]) << 10
-    if min(memory["MemAvailable"], shutil.disk_usage(site).free) < BIG[1] + (200 << 20):
-        raise SystemExit("compare: 1.2 GiB of free memory and tmpfs are needed")
-    (site / SMALL[0]).write_bytes(os.urandom(SMALL[1]))
-    digest = hashlib.sha256()
-    with open(site / BIG[0], "wb") as big:
-        for _ in range(BIG[1] >> 20):
-            piece = os.urandom(1 << 20)
-            digest.update(piece)
-            big.write(piece)
-    # Created in no order and with dates of two years, as directories are that have grown.
-    chance = random.Random(959)
-    names = [f"{chance.choice(('alpha', 'b', 'release-notes'))}-{n:06}.dat" for n in range(MANY[1])]
-    shuffled = chance.sample(names, len(names))
-    now = (site / SMALL[0]).stat().st_mtime
-    (site / MANY[0]).mkdir()
-    for name in shuffled:
-        path = site / MANY[0] / name
-        path.touch()
-        os.utime(path, (now, now - chance.randrange(86400, 2 * 365 * 86400)))
-    for path in (site, site / MANY[0]):
-        path.chmod(0o755)
-    for path in site.rglob("*.*"):
-        path.chmod(0o644)
-    return digest.hexdigest(), names
 
 
 def cpus(server, client):
@@ -138,12 +152,12 @@ def cpu_model():
     return os.uname().machine
 
 
-def output_of(*command, **options):
-    """What a command writes to standard output."""
+def output_of(*command, say="", **options):
+    """What a command writes to standard output; `say` is what it reads."""
     try:
         done = subprocess.run(
             [str(part) for part in command], capture_output=True, text=True, timeout=300,
-            stdin=subprocess.DEVNULL, **options,
+            input=say, **options,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{command[0]}: {error}") from error

@@ -150,6 +150,19 @@ def interrupts_apart():
     return False
 
 
+def wakeups(account):
+    """How often the threads of a server that are there now have slept and been woken."""
+    count = 0
+    for pid in account.pids():
+        for path in Path(f"/proc/{pid}/task").glob("*/status"):
+            try:
+                text = path.read_text()
+            except OSError:
+                continue
+            count += int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return count
+
+
 def memory(account):
     """Proportional set size of all processes, in bytes."""
     total = 0

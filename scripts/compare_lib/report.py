@@ -1,26 +1,17 @@
-"""What came out, as a Markdown table with all that is needed to judge it."""
+"""What came out: tables in Markdown with all that is needed to judge them, and the values."""
 
+import json
 import os
 import statistics
 import sys
 import time
-from dataclasses import dataclass
 
-from . import host, meter, servers
+from . import host, limits, meter, number, plot, servers, settings, syscalls, work
 
 # Kernel workers are told about from this part of a server's own time on.
 _TELL_FROM = 0.05
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    title: str
-    unit: str
-    # From seconds (or bytes) to the unit.
-    scale: float
-    # None: memory.
-    load: object
+# Calls that a transfer makes less often than this are the work of something else.
+_CALLS_MIN = 0.05
 
 
 def progress(text):
@@ -29,13 +20,14 @@ def progress(text):
 
 class Results:
     def __init__(self):
-        self.titles, self.versions = {}, []
+        self.titles, self.versions, self.targets = {}, [], {}
         self.failed, self.reasons = {}, {}
-        self.values, self.elsewhere = {}, {}
+        # By case and server: by name what was measured, each round.
+        self.values = {}
         self.lines = []
-        self.targets = {}
+        self.started = time.monotonic()
 
-    def describe(self, cpus, account, options):
+    def describe(self, cpus, account, options, disk):
         busy = os.getloadavg()[0]
         kernel = os.uname()
         method = account.method
@@ -44,13 +36,17 @@ class Results:
         several = "1 round" if options.rounds == 1 else f"{options.rounds} interleaved rounds"
         self.lines = [
             f"Date: {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
-            f"Machine: {host.cpu_model()}, {os.cpu_count()} CPUs; {cpus}",
+            f"Machine: {host.cpu_model()}, {os.cpu_count()} CPUs, "
+            f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB of "
+            f"memory; {cpus}",
             f"Kernel: {kernel.sysname} {kernel.release} {kernel.machine}",
             f"Servers: {', '.join(self.versions)}",
             f"CPU time by: {method}",
             f"Measured: {several}, {options.seconds:g} s per case and "
             "round, each round with servers started anew",
         ]
+        if disk:
+            self.lines.append(disk)
         if busy > 0.3:
             self.lines.append(
                 f"**The machine was busy with other things** (load {busy:.2f} before the start): "
@@ -72,45 +68,130 @@ class Results:
     def is_impossible(self, case, target):
         return (case.name, target.name) in self.reasons
 
-    def add(self, case, target, value, elsewhere):
-        key = case.name, target.name
-        self.values.setdefault(key, []).append(value * case.scale)
-        self.elsewhere.setdefault(key, []).append(elsewhere * case.scale)
+    def add(self, case, target, found):
+        lists = self.values.setdefault((case.name, target.name), {})
+        for name, value in found.items():
+            value = value * case.scale if name in ("cpu", "elsewhere") else value
+            lists.setdefault(name, []).append(value)
+
+    def of(self, case, name, what):
+        """All rounds' values of one thing."""
+        if (case.name, name) in self.reasons:
+            return []
+        return self.values.get((case.name, name), {}).get(what, [])
+
+    def median(self, case, name, what):
+        values = self.of(case, name, what)
+        return statistics.median(values) if values else None
 
     def last(self, case, target):
-        return f"{_number(self.values[case.name, target.name][-1])} {case.unit}"
+        """What was measured just now, in a few words."""
+        found = {name: values[-1] for name, values in
+                 self.values[case.name, target.name].items()}
+        if "syscalls" in found:
+            return "counted"
+        words = []
+        if "cpu" in found:
+            words.append(f"{number(found['cpu'])} {case.unit}")
+        if "ratio" in found:
+            words.append(f"× {found['ratio']:.2f}")
+        if "memory" in found:
+            words.append(f"{number(found['memory'])} KiB")
+        if "p99" in found:
+            words.append(f"p50 {number(found['p50'] / 1e3)} ms, "
+                         f"p99 {number(found['p99'] / 1e3)} ms")
+        return ", ".join(words)
 
-    def table(self, cases):
-        names = [name for name in servers.NAMES if name in self.titles]
+    def names(self):
+        return [name for name in servers.NAMES if name in self.titles]
+
+    def text(self, cases, pictures=False):
         out = ["# FTP servers compared", ""]
         out += [f"- {line}" for line in self.lines]
-        out += ["", "Server CPU time (or memory) per unit of work; less is better. "
-                "Median (min–max).", ""]
-        out.append("| work | unit | " + " | ".join(self.titles[name] for name in names) + " |")
-        out.append("|---|---|" + "---|" * len(names))
-        for case in cases:
-            cells = [self._cell(case, name) for name in names]
-            out.append(f"| {case.title} | {case.unit} | " + " | ".join(cells) + " |")
-        notes = self._missing(cases, names) + self._notes(cases, names)
+        for title, rows, picture in self._sections(cases):
+            out += ["", *title]
+            if pictures and picture:
+                out += ["", f"![{title[0].removeprefix('## ')}]({picture})"]
+            out += ["", *rows]
+        notes = self._missing(cases) + self._notes(cases)
         if notes:
-            out += [""] + [f"- {note}" for note in notes]
+            out += ["", "## Notes", ""] + [f"- {note}" for note in notes]
         return "\n".join(out) + "\n"
 
-    def _cell(self, case, name):
-        values = self.values.get((case.name, name))
-        if not values or (case.name, name) in self.reasons:
-            return "–"
-        median = _number(statistics.median(values))
-        if len(values) == 1:
-            return median
-        return f"{median} ({_number(min(values))}–{_number(max(values))})"
+    def _sections(self, cases):
+        """Title with text, table and picture of each that has anything to show."""
+        spread = "Median (min–max)."
+        sections = [
+            (["## CPU time", "", f"Of the server, per unit of work; less is better. {spread}"],
+             self._table(cases, "cpu", lambda case: case.unit), "cpu.svg"),
+            (["## Latency", "", "p50 / p99 of one client's round trips, ms; less is better. "
+              "Medians over the rounds."], self._latencies(cases), "latency.svg"),
+            (["## Memory", "", f"Per session, KiB; less is better. {spread}"],
+             self._table(cases, "memory", lambda _: "KiB"), "memory.svg"),
+            (["## Rate", "", f"With one CPU for the server; more is better. {spread}"],
+             self._table(cases, "rate", _rate_unit), "rate.svg"),
+            (["## Cost of idle sessions", "", "What a unit of work costs while they are there, in "
+              f"times of what it costs without them. {spread}"],
+             self._table(cases, "ratio", lambda _: "×"), None),
+            (["## Bytes moved per wakeup", "", "KiB for each time that a thread of the server "
+              f"slept and was woken; more is better. {spread}"],
+             self._table(cases, "wakeup", lambda _: "KiB"), None),
+            (["## System calls", "", "Per transfer, by `strace -f -c`, one session; those that "
+              "each of them makes."], self._calls(cases), None),
+        ]
+        return [section for section in sections if section[1]]
 
-    def _missing(self, cases, names):
+    def _table(self, cases, what, unit):
+        names = [name for name in self.names() if any(self.of(c, name, what) for c in cases)]
+        rows = [
+            [case.title, unit(case), *(_spread(self.of(case, name, what)) for name in names)]
+            for case in cases if any(self.of(case, name, what) for name in names)
+        ]
+        return _markdown(["work", "unit", *(self.titles[name] for name in names)], rows)
+
+    def _latencies(self, cases):
+        names = [name for name in self.names() if any(self.of(c, name, "p99") for c in cases)]
+        rows = []
+        for case in cases:
+            cells = []
+            for name in names:
+                half, most = (self.median(case, name, what) for what in ("p50", "p99"))
+                cells.append("–" if half is None else
+                             f"{number(half / 1e3)} / {number(most / 1e3)}")
+            if any(cell != "–" for cell in cells):
+                rows.append([case.title, *cells])
+        return _markdown(["work", *(self.titles[name] for name in names)], rows)
+
+    def _calls(self, cases):
+        case = next((case for case in cases if case.name == "syscalls"), None)
+        found = {name: self.of(case, name, "syscalls")[-1] for name in self.names()
+                 if case and self.of(case, name, "syscalls")}
+        works = [title for title, *_ in syscalls.Traced.works]
+        rows = []
+        for title in works:
+            cells = []
+            for name in found:
+                calls = found[name].get(title, {}).get("calls", {})
+                kept = sorted(((count, call) for call, count in calls.items()
+                               if count >= _CALLS_MIN), reverse=True)
+                total = number(sum(calls.values()))
+                cells.append(f"**{total}**: " + ", ".join(
+                    f"{call} {number(count)}" for count, call in kept))
+            rows.append([title, *cells])
+        for title in works:
+            cells = [found[name].get(title, {}).get("bytes_per_wait") for name in found]
+            if any(cells):
+                rows.append([f"{title}, KiB per call that waits", *(
+                    number(cell / 1024) if cell else "– (sleeps in the transfer itself)"
+                    for cell in cells)])
+        return _markdown(["work", *(self.titles[name] for name in found)], rows) if found else []
+
+    def _missing(self, cases):
         """Why there is nothing, the cases of one reason together."""
         notes = [f"{name}: not measured: {reason}" for name, reason in self.failed.items()]
         together = {}
         for case in cases:
-            for name in names:
+            for name in self.names():
                 reason = self.reasons.get((case.name, name))
                 if reason:
                     together.setdefault((name, reason), []).append(case.title)
@@ -122,47 +203,100 @@ class Results:
             notes.append(f"–: {self.titles[name]}, {what}: {reason}")
         return notes
 
-    def _notes(self, cases, names):
+    def _notes(self, cases):
         notes = []
+        once = [case.title for case in cases if case.once]
+        if once:
+            notes.append(f"Measured in the first round only: {'; '.join(once)}; and what takes a "
+                         "server longer than 40 s")
         for case in cases:
-            for name in names:
-                values = self.values.get((case.name, name))
-                if not values or (case.name, name) in self.reasons:
-                    continue
-                beside = statistics.median(self.elsewhere[case.name, name])
-                if beside > _TELL_FROM * statistics.median(values):
+            for name in self.names():
+                used, beside = (self.median(case, name, what) for what in ("cpu", "elsewhere"))
+                if used is not None and (beside or 0) > _TELL_FROM * used:
                     notes.append(
                         f"{self.titles[name]}, {case.title}: while it ran, shared kernel workers "
-                        f"took another {_number(beside)} {case.unit} per unit, not in the table "
+                        f"took another {number(beside)} {case.unit} per unit, not in the table "
                         "(clean-up a server leaves to the kernel, and whatever else they did)")
-        for name in names:
-            if not self.targets[name].asks_password:
-                notes.append(f"{self.titles[name]} lets anonymous in at USER and asks for no "
+        notes += self._differences(cases)
+        if any("memory" in self.values.get((c.name, n), {}) for c in cases for n in self.names()):
+            notes.append("Memory is the growth of the proportional set size of all processes by "
+                         "the sessions, divided by their number; the kernel's own memory (sockets, "
+                         "and tables and stacks of processes) is not in it")
+        return notes
+
+    def _differences(self, cases):
+        """Where servers do not do quite the same."""
+        notes = []
+        kinds = {case.name.split("-")[0] for case in cases}
+        for name in self.names():
+            target, title = self.targets[name], self.titles[name]
+            if not target.asks_password:
+                notes.append(f"{title} lets anonymous in at USER and asks for no "
                              "password: its login is a command shorter")
-            asked, refused = self.targets[name].passive_asked, self.targets[name].passive_refused
-            if refused:
-                notes.append(f"{self.titles[name]} answered {refused} of {asked} EPSV and PASV for "
-                             "4 KiB files with 425; they were repeated")
+            if target.passive_refused:
+                notes.append(f"{title} answered {target.passive_refused} of "
+                             f"{target.passive_asked} EPSV and PASV with 425; they were repeated")
+            stores = any(name in case and self.values.get((case, name))
+                         for case in ("small-stor", "stor-tmpfs", "stor-ext4"))
+            if target.uploader and stores:
+                notes.append(f"{title} lets anonymous replace no file: its uploads are those of a "
+                             "virtual user in the same directory")
+        if "ringftpd" in self.titles and any("stor" in case.name for case in cases):
+            notes.append("ringftpd's uploads appear under their names when they are whole (its "
+                         "default); the others write into the file in place")
         order = {True: [], False: []}
-        for name in names:
+        for name in self.names():
             if self.targets[name].listing_sorted is not None:
                 order[self.targets[name].listing_sorted].append(self.titles[name])
         if order[True] and order[False]:
             notes.append(f"Listings are sorted by {', '.join(order[True])}, and come in the "
                          f"directory's order from {', '.join(order[False])}")
-        if any(case.load is None for case in cases):
-            notes.append("Memory is the growth of the proportional set size of all processes by "
-                         "200 logins, divided by 200; the kernel's own memory (sockets, and tables "
-                         "and stacks of processes) is not in it")
+        if any("cold" in case.name for case in cases):
+            notes.append(f"The slow disk gives {limits.SlowDisk.bytes_per_second // 10**6} MB/s to "
+                         "the server's processes; that the files came from it is checked")
+        if "pure-ftpd" in self.titles:
+            notes.append(f"Pure-FTPd has {settings.PURE_FTPD_PORTS} passive ports, because it lets "
+                         f"in half as many clients; the others have {settings.PASSIVE_PORTS}, and "
+                         "the floor any")
+        if "slow" in kinds:
+            notes.append("While readers are slow, the kernel's send buffers are bounded at "
+                         f"{work.Slow.send_buffer >> 10} KiB, for all servers")
         return notes
 
+    def write(self, folder, cases):
+        """The tables, pictures of them, and all values."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in plot.all_of(self, cases).items():
+            (folder / name).write_text(picture)
+        (folder / "README.md").write_text(self.text(cases, pictures=True))
+        (folder / "results.json").write_text(json.dumps({
+            "about": self.lines,
+            "notes": self._missing(cases) + self._notes(cases),
+            "cases": {
+                case.name: {
+                    "title": case.title, "unit": case.unit,
+                    "servers": {name: self.values[case.name, name] for name in self.names()
+                                if (case.name, name) in self.values},
+                } for case in cases
+            },
+        }, indent=1, ensure_ascii=False) + "\n")
 
-def _number(value):
-    """Three digits that count."""
-    magnitude = abs(value)
-    if magnitude >= 100:
-        return f"{value:.0f}"
-    for decimals in range(1, 6):
-        if magnitude >= 10 ** (2 - decimals):
-            return f"{value:.{decimals}f}"
-    return f"{value:.5f}" if magnitude >= 1e-5 else "0"
+
+def _rate_unit(case):
+    return "MiB/s" if case.unit == "s/GiB" else "1/s"
+
+
+def _markdown(head, rows):
+    if not rows:
+        return []
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _spread(values):
+    if not values:
+        return "–"
+    median = number(statistics.median(values))
+    if len(values) == 1:
+        return median
+    return f"{median} ({number(min(values))}–{number(max(values))})"

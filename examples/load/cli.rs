@@ -216,24 +216,21 @@ fn work(target: &Target, case: Case) -> Result<Work> {
             line,
             code,
         } => Work::command(target, sessions, &line, code),
-        Case::Retr { transfers, lowat } => {
-            let Transfers {
-                sessions,
-                via,
-                file,
-                size,
-            } = transfers;
-            let lowat = lowat.unwrap_or(LOWAT).min(size);
-            Work::retr(target, sessions, via.into(), &file, (size, lowat))
+        Case::Retr {
+            transfers: of,
+            lowat,
+        } => {
+            let lowat = lowat.unwrap_or(LOWAT).min(of.size);
+            Work::retr(
+                target,
+                of.sessions,
+                of.via.into(),
+                &of.file,
+                (of.size, lowat),
+            )
         }
-        Case::Stor { transfers } => {
-            let Transfers {
-                sessions,
-                via,
-                file,
-                size,
-            } = transfers;
-            Work::stor(target, sessions, via.into(), &file, size)
+        Case::Stor { transfers: of } => {
+            Work::stor(target, of.sessions, of.via.into(), &of.file, of.size)
         }
         Case::List {
             verb,

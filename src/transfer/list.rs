@@ -1,5 +1,6 @@
 //! Listings: made in chunks off the core, sent as they come (LIST, NLST, MLSD).
 
+use super::turn::Turn;
 use super::{Depot, Watch, send};
 use crate::proto::failure::Failure;
 use crate::storage::Listing;
@@ -12,9 +13,11 @@ pub(super) async fn run(
     socket: &Fd,
     watch: &Watch,
 ) -> Result<(), Failure> {
+    let mut turn = Turn::new(&depot.gate);
     let mut chunk = Vec::new();
     while let Some(filled) = listing.next_chunk(chunk).await? {
-        send::send_all(depot, &filled, socket, watch).await?;
+        send::send_all(depot, &filled, socket, &mut turn, watch).await?;
+        turn.end();
         chunk = filled;
     }
     Ok(())

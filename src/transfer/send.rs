@@ -136,6 +136,7 @@ pub(super) async fn ascii(
     socket: &Fd,
     watch: &Watch,
 ) -> Result<(), Failure> {
+    let mut turn = Turn::new(&depot.gate);
     let mut convert = ToNetwork::default();
     let mut converted = Vec::new();
     let mut chunk = Vec::with_capacity(ASCII_CHUNK_BYTES);
@@ -156,7 +157,8 @@ pub(super) async fn ascii(
         convert.convert(&chunk[..read as usize], &mut converted);
         let skipped = skip.min(converted.len() as u64) as usize;
         skip -= skipped as u64;
-        send_all(depot, &converted[skipped..], socket, watch).await?;
+        send_all(depot, &converted[skipped..], socket, &mut turn, watch).await?;
+        turn.end();
     }
     match skip {
         0 => Ok(()),
@@ -164,14 +166,14 @@ pub(super) async fn ascii(
     }
 }
 
-/// Sends bytes from memory.
+/// Sends bytes from memory. Whoever waits for more of them ends the turn.
 pub(super) async fn send_all(
     depot: &Depot,
     mut bytes: &[u8],
     socket: &Fd,
+    turn: &mut Turn<'_>,
     watch: &Watch,
 ) -> Result<(), Failure> {
-    let mut turn = Turn::new(&depot.gate);
     while !bytes.is_empty() {
         let count = bytes.len().min(turn.begin().await as usize);
         match sys::socket::send(socket, &bytes[..count]) {

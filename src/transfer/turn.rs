@@ -39,8 +39,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// A transfer's first turn is short and not waited for: a small file does not queue behind large
-    /// ones.
+    /// A transfer's first turn is short and not waited for: a small file, or the first page of a
+    /// listing, does not queue behind large ones.
     pub(super) fn new(gate: &'a Gate) -> Self {
         Self {
             gate,

@@ -286,18 +286,23 @@ fn many_uploads_to_one_name_end_with_one_of_them() {
 
 /// A server whose root is a file system of 1 MiB, in a mount namespace of its own.
 fn server_on_a_small_disk() -> (TestServer, PathBuf) {
+    server_on("mount -t tmpfs -o size=1m,mode=0777 tmpfs \"$0\"")
+}
+
+/// A server whose root is what a shell command mounts there ($0), in a mount namespace of its own.
+fn server_on(mount: &str) -> (TestServer, PathBuf) {
     let setup = Setup::new();
-    let mount = "mount -t tmpfs -o size=1m,mode=0777 tmpfs \"$0\" && exec \"$@\"";
+    let mount = format!("{mount} && exec \"$@\"");
     let root = setup.root().display().to_string();
     let namespace: &[&str] = match is_root() {
         true => &["unshare", "--mount"],
         false => &["unshare", "--user", "--map-root-user", "--mount"],
     };
     let server = setup
-        .under(&[namespace, &["sh", "-c", mount, &root]].concat())
+        .under(&[namespace, &["sh", "-c", &mount, &root]].concat())
         .start();
-    let seen = PathBuf::from(format!("/proc/{}/root{root}", server.pid()));
-    (server, seen)
+    let root = PathBuf::from(format!("/proc/{}/root{root}", server.pid()));
+    (server, root)
 }
 
 #[test]
@@ -332,6 +337,38 @@ fn a_full_disk_is_452() {
         fs::metadata(root.join("new")).expect("stored").len(),
         700_000
     );
+}
+
+/// On ext4, space that was reserved while the disk became full stayed with the file for ever.
+#[test]
+fn an_upload_that_nearly_fills_a_disk_holds_no_more_than_its_bytes() {
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(24 << 20).expect("a sparse file");
+    let image = image.path().display().to_string();
+    let mount =
+        format!("PATH=$PATH:/sbin:/usr/sbin; mkfs.ext4 -q {image} && mount -o loop {image}");
+    let mounts = format!("{mount} /mnt");
+    let can = is_root()
+        && Command::new("unshare")
+            .args(["--mount", "sh", "-c", &mounts])
+            .output()
+            .is_ok_and(|tried| tried.status.success());
+    if !can {
+        // Not root, no mkfs.ext4, or no loop devices.
+        return;
+    }
+    let (server, root) = server_on(&format!("{mount} \"$0\" && chmod 777 \"$0\""));
+    let mut client = server.login();
+    for mebibytes in 9..20 {
+        let content = noise(mebibytes << 20, 11);
+        client.stor("file", &content);
+        let held = fs::metadata(root.join("file")).expect("stored").blocks() * 512;
+        assert!(
+            held < content.len() as u64 + (1 << 20),
+            "{mebibytes}: {held} bytes"
+        );
+        fs::remove_file(root.join("file")).expect("room again");
+    }
 }
 
 #[test]

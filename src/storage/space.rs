@@ -11,6 +11,8 @@ use std::io;
 use crate::sys::file::{self, FileSystem};
 use crate::uring::{self, Fd};
 
+use super::upload::off_core;
+
 /// How the bytes of an upload get into its file.
 #[derive(Debug, Default)]
 pub(super) struct Space {
@@ -54,17 +56,31 @@ impl Space {
     async fn reserve(&mut self, file: &Fd, offset: u64, end: u64) {
         let from = self.reserved_to.max(offset);
         let to = end.saturating_add(offset.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX));
-        match uring::reserve(file, from, to.saturating_sub(from)).await {
-            Ok(()) => self.reserved_to = to,
+        // Also when it fails: on a full disk ext4 keeps the part that there was room for.
+        self.reserved_to = to;
+        let reserved = uring::reserve(file, from, to.saturating_sub(from)).await;
+        if reserved.is_err() {
             // No space, no quota, no such call: whether there is room for what really comes, the
-            // write will tell.
-            Err(_) => self.way = Way::Plain,
+            // write will tell. What others could use meanwhile is not kept from them.
+            self.way = Way::Plain;
+            self.give_back(file).await;
         }
     }
 
-    /// Up to where space was reserved, if any was; asked once, at the end.
-    pub(super) fn take_reserved(&mut self) -> Option<u64> {
-        Some(std::mem::take(&mut self.reserved_to)).filter(|&to| to > 0)
+    /// Gives back what is reserved beyond the end of the file.
+    pub(super) async fn give_back(&mut self, file: &Fd) {
+        let reserved_to = std::mem::take(&mut self.reserved_to);
+        if reserved_to == 0 {
+            return;
+        }
+        // ftruncate(2) to the size it has frees what lies beyond; it may wait for the journal.
+        if let Ok(size) = file::status(file).map(|status| status.size)
+            && size < reserved_to
+            && let Ok(file) = file.try_clone()
+            && let Ok(Err(error)) = off_core(move || file::truncate(&file, size)).await
+        {
+            tracing::warn!(%error, "disk space reserved for an upload was not given back");
+        }
     }
 }
 

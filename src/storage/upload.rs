@@ -266,19 +266,6 @@ impl Upload {
             .await
     }
 
-    /// Gives back the disk space that was reserved and is not needed.
-    async fn trim(&mut self) {
-        // ftruncate(2) to the size it has frees what lies beyond; it may wait for the journal.
-        if let Some(reserved_to) = self.space.take_reserved()
-            && let Ok(size) = file::status(&self.file).map(|status| status.size)
-            && size < reserved_to
-            && let Ok(file) = self.file.try_clone()
-            && let Ok(Err(error)) = off_core(move || file::truncate(&file, size)).await
-        {
-            tracing::warn!(%error, "disk space reserved for an upload was not given back");
-        }
-    }
-
     /// Ends the upload: all its bytes have been written.
     ///
     /// # Errors
@@ -286,7 +273,7 @@ impl Upload {
     /// [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name has become something that
     /// is not to be replaced. A whole upload leaves nothing then.
     pub async fn finish(mut self) -> Result<(), Failure> {
-        self.trim().await;
+        self.space.give_back(&self.file).await;
         let ended = match &mut self.unseen {
             Some(unseen) => unseen.publish(&self.file).await,
             None => match file::status(&self.file) {
@@ -307,7 +294,7 @@ impl Upload {
         let arrived = file::status(&self.file).map_or(0, |status| status.size);
         let keep = self.failed == FailedUpload::Keep && arrived > 0 && self.made.is_none();
         if keep {
-            self.trim().await;
+            self.space.give_back(&self.file).await;
         }
         let kept = match &mut self.unseen {
             _ if !keep => false,
@@ -409,7 +396,9 @@ async fn release(file: Fd) {
     }
 }
 
-async fn off_core<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+pub(super) async fn off_core<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(job)
         .await
         .map_err(io::Error::other)

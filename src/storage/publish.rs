@@ -17,7 +17,7 @@ use crate::sys::flag::{
     O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE, O_WRONLY, RENAME_NOREPLACE,
 };
 use crate::sys::tree;
-use crate::uring::{self, Fd};
+use crate::uring::{self, Fd, Naming, Step};
 
 use super::root::{INSIDE, Unsuitable};
 
@@ -29,6 +29,13 @@ pub(super) struct Unseen {
     hidden: Option<Name>,
     /// Nothing had the name when the upload began.
     is_new: bool,
+}
+
+/// What became of an attempt to write and publish at once.
+enum AtOnce {
+    Published,
+    /// All bytes are in the file, but it has not got its name.
+    Written,
 }
 
 /// A name in a directory.
@@ -60,20 +67,85 @@ impl Unseen {
         ))
     }
 
+    /// Writes the last bytes, if there are any, and gives the file its name; the bytes come back. In
+    /// one trip to a worker of the ring, unless something is in the way.
+    pub(super) async fn write_and_publish(
+        &mut self,
+        file: &Fd,
+        bytes: Vec<u8>,
+        offset: u64,
+    ) -> (Result<(), Unsuitable>, Vec<u8>) {
+        let bytes = if self.hidden.is_none() {
+            match self.try_at_once(file, bytes, offset).await {
+                (Ok(AtOnce::Written), bytes) => bytes,
+                (Ok(AtOnce::Published), bytes) => return (Ok(()), bytes),
+                (Err(error), bytes) => return (Err(error), bytes),
+            }
+        } else {
+            match uring::write_all_at(file, bytes, offset).await {
+                (Ok(()), bytes) => bytes,
+                (Err(error), bytes) => return (Err(Unsuitable::Unwritten(error)), bytes),
+            }
+        };
+        (self.publish(file).await, bytes)
+    }
+
+    async fn try_at_once(
+        &mut self,
+        file: &Fd,
+        bytes: Vec<u8>,
+        offset: u64,
+    ) -> (Result<AtOnce, Unsuitable>, Vec<u8>) {
+        if !self.is_new {
+            match self.take_over(file).await {
+                // Until it has its name it is left over.
+                Ok(true) => self.hidden = Some(self.target.hidden()),
+                Ok(false) => {}
+                Err(error) => return (Err(error), bytes),
+            }
+        }
+        let naming = Naming {
+            parent: &self.target.parent,
+            name: &self.target.name,
+            through: self.hidden.as_ref().map(|hidden| &hidden.name[..]),
+        };
+        let (outcome, bytes) = uring::write_and_name(file, bytes, offset, naming).await;
+        if !matches!(outcome, Err(Step::Rename(_))) {
+            self.hidden = None;
+        }
+        let outcome = match outcome {
+            Ok(()) => Ok(AtOnce::Published),
+            Err(Step::Write(error)) => Err(Unsuitable::Unwritten(error)),
+            // The name was taken meanwhile, or whatever it is will be met again.
+            Err(Step::Link(_) | Step::Rename(_)) => {
+                self.is_new = false;
+                Ok(AtOnce::Written)
+            }
+        };
+        (outcome, bytes)
+    }
+
+    /// Lets the file take over the permissions of the one that it is to replace; says whether there
+    /// is one.
+    async fn take_over(&self, file: &Fd) -> Result<bool, Unsuitable> {
+        match self.target.status().await.map_err(Unsuitable::Unknown)? {
+            None => Ok(false),
+            Some(status) if status.kind == FileKind::File => {
+                // The bits that make a program run as its owner are not inherited: write(2) would
+                // have cleared them, too.
+                file::set_mode(file, status.mode & 0o777).map_err(Unsuitable::Unknown)?;
+                Ok(true)
+            }
+            Some(status) => Err(Unsuitable::Kind(status.kind)),
+        }
+    }
+
     /// Gives the file its name. A file that has it is replaced and hands on its permissions.
     pub(super) async fn publish(&mut self, file: &Fd) -> Result<(), Unsuitable> {
         if self.is_new && self.publish_new(file).await {
             return Ok(());
         }
-        match self.target.status().await.map_err(Unsuitable::Unknown)? {
-            None => {}
-            Some(status) if status.kind == FileKind::File => {
-                // The bits that make a program run as its owner are not inherited: write(2) would
-                // have cleared them, too.
-                file::set_mode(file, status.mode & 0o777).map_err(Unsuitable::Unknown)?;
-            }
-            Some(status) => return Err(Unsuitable::Kind(status.kind)),
-        }
+        self.take_over(file).await?;
         let hidden = match self.hidden.take() {
             Some(hidden) => hidden,
             None => self

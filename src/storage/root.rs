@@ -90,7 +90,8 @@ impl Root {
             .map_err(|error| failure("enter", path, &error))
     }
 
-    /// Opens a regular file for reading.
+    /// Opens a regular file for reading: inline, by a worker thread, or by a splice. For a read
+    /// through the ring it has to be made blocking ([`tree::set_blocking`]).
     ///
     /// # Errors
     /// [`Failure::IsADirectory`] and [`Failure::NotAFile`] for everything else that can be found.
@@ -167,6 +168,8 @@ pub(super) enum Unsuitable {
     Gone,
     /// It cannot be asked.
     Unknown(io::Error),
+    /// It does not take what is to be written.
+    Unwritten(io::Error),
 }
 
 impl Unsuitable {
@@ -176,20 +179,17 @@ impl Unsuitable {
             Self::Kind(_) => Failure::NotAFile,
             Self::Gone => Failure::NotFound,
             Self::Unknown(error) => failure(operation, path, &error),
+            Self::Unwritten(error) => unwritten(&error),
         }
     }
 }
 
-/// The status of a file just opened with `O_NONBLOCK`, if it is a regular one; the flag is gone then.
-///
-/// Why it must go: on a file system without `FMODE_NOWAIT`, io_uring answers `EAGAIN` to a read of
-/// a file that has it, instead of waiting in a worker (io_uring/rw.c, `io_rw_init_file`).
+/// The status of a file just opened, if it is a regular one.
 pub(super) fn regular(file: &OwnedFd) -> Result<FileStatus, Unsuitable> {
     let status = file::status(file).map_err(Unsuitable::Unknown)?;
     if status.kind != FileKind::File {
         return Err(Unsuitable::Kind(status.kind));
     }
-    tree::set_blocking(file).map_err(Unsuitable::Unknown)?;
     Ok(status)
 }
 
@@ -199,6 +199,15 @@ pub(super) fn failure(operation: &'static str, path: &VirtualPath, error: &io::E
     error
         .raw_os_error()
         .map_or(Failure::LocalError, Failure::from_errno)
+}
+
+/// What the protocol is told when a file does not take bytes. This is for the operator to know.
+pub(super) fn unwritten(error: &io::Error) -> Failure {
+    let failure = error
+        .raw_os_error()
+        .map_or(Failure::LocalError, Failure::from_errno);
+    tracing::warn!(%error, ?failure, "upload failed on this side");
+    failure
 }
 
 /// Opens a path inside the tree on this thread, a worker's: it may wait for a disk.

@@ -42,6 +42,9 @@ impl Space {
         offset: u64,
         may_reserve: bool,
     ) -> (io::Result<()>, Vec<u8>) {
+        if bytes.is_empty() {
+            return (Ok(()), bytes);
+        }
         let end = offset.saturating_add(bytes.len() as u64);
         if self.way == Way::Undecided && bytes.len() as u64 >= CARE_FROM_BYTES {
             let pays = may_reserve && file::file_system(file) == FileSystem::Ext4;
@@ -65,6 +68,11 @@ impl Space {
             self.way = Way::Plain;
             self.give_back(file).await;
         }
+    }
+
+    /// Whether nothing is reserved that would have to be given back.
+    pub(super) fn is_as_needed(&self) -> bool {
+        self.reserved_to == 0
     }
 
     /// Gives back what is reserved beyond the end of the file.

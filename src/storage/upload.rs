@@ -15,10 +15,11 @@ use crate::proto::failure::Failure;
 use crate::proto::path::{NAME_BYTES_MAX, VirtualPath};
 use crate::sys::file::{self, FileKind};
 use crate::sys::flag::{O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_WRONLY};
+use crate::sys::tree;
 use crate::uring::{self, Fd};
 
 use super::publish::{Leftover, Name, Unseen, random};
-use super::root::{INSIDE, Root, Unsuitable, failure, regular};
+use super::root::{INSIDE, Root, Unsuitable, failure, regular, unwritten};
 use super::space::Space;
 
 /// What becomes of a file that is there already.
@@ -145,6 +146,7 @@ impl Root {
         let may_make = matches!(offset, None | Some(0));
         let (file, is_made) = self.open_in_place(path, may_make, mode).await?;
         regular(&file).map_err(|error| error.into_failure("upload", path))?;
+        tree::set_blocking(&file).map_err(|error| failure("upload", path, &error))?;
         lock(&file, path)?;
         // Only now nobody else of this server changes its size.
         let status = file::status(&file).map_err(|error| failure("upload", path, &error))?;
@@ -253,40 +255,69 @@ impl Upload {
         }
     }
 
-    /// Writes bytes at `offset`; they come back, also with an error. What comes before `offset` was
+    /// Writes bytes at `offset`; they come back, also with a failure. What comes before `offset` was
     /// written before.
     ///
     /// # Errors
-    /// As pwrite(2).
-    pub async fn write(&mut self, bytes: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
+    /// [`Failure::StorageFull`] and whatever else the file system says.
+    pub async fn write(&mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
         // What is reserved for a file in place would stay if the server died.
         let may_reserve = self.unseen.is_some();
-        self.space
+        let (written, bytes) = self
+            .space
             .write(&self.file, bytes, offset, may_reserve)
-            .await
+            .await;
+        (written.map_err(|error| unwritten(&error)), bytes)
+    }
+
+    /// Writes the last bytes, if any are left, at `offset`, where the file ends so far, and ends the
+    /// upload. The bytes come back.
+    ///
+    /// # Errors
+    /// As [`Upload::write`]; [`Failure::NotFound`] when somebody has removed the file, or its
+    /// directory, meanwhile; [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name has
+    /// become something that is not to be replaced. A whole upload leaves nothing then.
+    pub async fn finish(mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
+        let size = offset.saturating_add(bytes.len() as u64);
+        let (ended, bytes) = match &mut self.unseen {
+            Some(unseen) if self.space.is_as_needed() => {
+                unseen.write_and_publish(&self.file, bytes, offset).await
+            }
+            _ => {
+                let (written, bytes) = self.write(bytes, offset).await;
+                if let Err(failure) = written {
+                    self.abandon().await;
+                    return (Err(failure), bytes);
+                }
+                (self.end_written().await, bytes)
+            }
+        };
+        if ended.is_ok() {
+            self.reserved = None;
+        }
+        if let Err(Unsuitable::Unwritten(error)) = ended {
+            let failure = unwritten(&error);
+            self.abandon().await;
+            return (Err(failure), bytes);
+        }
+        let path = self.path.clone();
+        self.discard(size).await;
+        (
+            ended.map_err(|error| error.into_failure("upload", &path)),
+            bytes,
+        )
     }
 
     /// Ends the upload: all its bytes have been written.
-    ///
-    /// # Errors
-    /// [`Failure::NotFound`] when somebody has removed the file, or its directory, meanwhile;
-    /// [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name has become something that
-    /// is not to be replaced. A whole upload leaves nothing then.
-    pub async fn finish(mut self) -> Result<(), Failure> {
+    async fn end_written(&mut self) -> Result<(), Unsuitable> {
         self.space.give_back(&self.file).await;
-        let ended = match &mut self.unseen {
+        match &mut self.unseen {
             Some(unseen) => unseen.publish(&self.file).await,
             None => match file::status(&self.file) {
                 Ok(status) if status.links == 0 => Err(Unsuitable::Gone),
                 status => status.map(drop).map_err(Unsuitable::Unknown),
             },
-        };
-        if ended.is_ok() {
-            self.reserved = None;
         }
-        let path = self.path.clone();
-        self.discard().await;
-        ended.map_err(|error| error.into_failure("upload", &path))
     }
 
     /// Ends an upload that broke off; what remains is what the settings say.
@@ -305,17 +336,17 @@ impl Upload {
         if kept {
             self.reserved = None;
         }
-        self.discard().await;
+        self.discard(arrived).await;
     }
 
     /// Removes the names that exist for its sake only, and closes the file.
-    async fn discard(mut self) {
+    async fn discard(mut self, size: u64) {
         for leftover in self.leftovers() {
             leftover.remove().await;
         }
         let file = Rc::clone(&self.file);
         drop(self);
-        release(file).await;
+        release(file, size).await;
     }
 
     fn leftovers(&mut self) -> impl Iterator<Item = Leftover> + use<> {
@@ -381,15 +412,14 @@ async fn cut(file: &OwnedFd, size: u64, length: u64) -> io::Result<()> {
     off_core(move || file::truncate(&file, length)).await?
 }
 
-/// Closes a file. That frees its blocks if it has no name; and ext4 begins to write a file that
+/// Closes a file of `size` bytes. That frees its blocks if it has no name; and ext4 begins to write a file that
 /// was cut to nothing before (its mount option `auto_da_alloc`). Both take a while if it is large.
-async fn release(file: Fd) {
-    let large = file::status(&file).is_ok_and(|status| status.size > FREED_INLINE_BYTES_MAX);
+async fn release(file: Fd, size: u64) {
     // Whoever else holds the file, an operation in flight for instance, closes it then.
     let Ok(file) = Rc::try_unwrap(file) else {
         return;
     };
-    if large {
+    if size > FREED_INLINE_BYTES_MAX {
         // If no thread could be started, it is closed here. The end is waited for, since it is
         // also that of the lock.
         let _ = off_core(move || drop(file)).await;

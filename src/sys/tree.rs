@@ -18,7 +18,9 @@ pub fn open_start(path: &str) -> io::Result<OwnedFd> {
     Ok(open(path, flags, Mode::empty())?)
 }
 
-/// Takes `O_NONBLOCK` from a descriptor.
+/// Takes `O_NONBLOCK` from a descriptor, before the ring reads or writes it: on a file system
+/// without `FMODE_NOWAIT` it would answer `EAGAIN` instead of waiting in a worker (io_uring/rw.c,
+/// `io_rw_init_file`).
 ///
 /// # Errors
 /// None that fcntl(2) knows for an open file.

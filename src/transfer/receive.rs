@@ -32,23 +32,33 @@ pub(super) async fn run(
         TypeCode::Image => image(depot, &mut upload, socket, watch).await,
         TypeCode::Ascii => ascii(depot, &mut upload, socket, watch).await,
     };
-    if received.is_ok() {
-        settle(watch).await;
-    }
-    match received {
-        // RFC 959 §4.1.3: after ABOR nothing is to become of the transfer, even if its end was near.
-        // A client that dies closes all its connections in good order, as far as TCP can tell: the
-        // end of its file is the end of the data connection only if the control connection stands.
-        Ok(()) if !watch.is_aborted() && !watch.client_is_gone() => upload.finish().await,
-        Ok(()) => {
-            upload.abandon().await;
-            Err(Failure::Aborted)
-        }
+    let last = match received {
+        Ok(last) => last,
         Err(failure) => {
             upload.abandon().await;
-            Err(failure)
+            return Err(failure);
         }
+    };
+    settle(watch).await;
+    // RFC 959 §4.1.3: after ABOR nothing is to become of the transfer, even if its end was near.
+    // A client that dies closes all its connections in good order, as far as TCP can tell: the end of
+    // its file is the end of the data connection only if the control connection stands.
+    if watch.is_aborted() || watch.client_is_gone() {
+        // What came has been written: it can be resumed.
+        let (_, chunk) = upload.write(last.chunk, last.offset).await;
+        depot.buffers.give(chunk);
+        upload.abandon().await;
+        return Err(Failure::Aborted);
     }
+    let (finished, chunk) = upload.finish(last.chunk, last.offset).await;
+    depot.buffers.give(chunk);
+    finished
+}
+
+/// The end of an upload, which has not been written yet. It may be empty.
+struct Last {
+    chunk: Vec<u8>,
+    offset: u64,
 }
 
 async fn image(
@@ -56,21 +66,20 @@ async fn image(
     upload: &mut Upload,
     socket: &Fd,
     watch: &Watch,
-) -> Result<(), Failure> {
-    let mut position = upload.position();
+) -> Result<Last, Failure> {
+    let mut offset = upload.position();
     let mut chunk = depot.buffers.take();
     let mut turn = Turn::new(&depot.gate);
     loop {
         let filled = fill(depot, &mut chunk, socket, &mut turn, watch).await;
         // Others move bytes while the disk takes these.
         turn.end();
-        position += chunk.len() as u64;
-        chunk = write(upload, chunk, position).await?;
-        // What came before a failure has been written: it can be resumed.
-        if filled? == Filled::End {
-            depot.buffers.give(chunk);
-            return Ok(());
+        if filled == Ok(Filled::End) {
+            return Ok(Last { chunk, offset });
         }
+        (chunk, offset) = write(upload, chunk, offset).await?;
+        // What came before a failure has been written: it can be resumed.
+        filled?;
     }
 }
 
@@ -79,9 +88,9 @@ async fn ascii(
     upload: &mut Upload,
     socket: &Fd,
     watch: &Watch,
-) -> Result<(), Failure> {
+) -> Result<Last, Failure> {
     let mut convert = ToLocal::default();
-    let mut position = upload.position();
+    let mut offset = upload.position();
     let mut chunk = depot.buffers.take();
     let mut converted = depot.buffers.take();
     let mut turn = Turn::new(&depot.gate);
@@ -93,13 +102,15 @@ async fn ascii(
         if filled != Ok(Filled::Enough) {
             convert.finish(&mut converted);
         }
-        position += converted.len() as u64;
-        converted = write(upload, converted, position).await?;
-        if filled? == Filled::End {
+        if filled == Ok(Filled::End) {
             depot.buffers.give(chunk);
-            depot.buffers.give(converted);
-            return Ok(());
+            return Ok(Last {
+                chunk: converted,
+                offset,
+            });
         }
+        (converted, offset) = write(upload, converted, offset).await?;
+        filled?;
     }
 }
 
@@ -154,20 +165,17 @@ async fn settle(watch: &Watch) {
     }
 }
 
-/// Writes a chunk so that it ends at `end`, and returns it empty.
-async fn write(upload: &mut Upload, chunk: Vec<u8>, end: u64) -> Result<Vec<u8>, Failure> {
-    if chunk.is_empty() {
-        return Ok(chunk);
-    }
-    let offset = end - chunk.len() as u64;
+/// Writes a chunk, and returns it empty, with the offset of the next one.
+async fn write(
+    upload: &mut Upload,
+    chunk: Vec<u8>,
+    offset: u64,
+) -> Result<(Vec<u8>, u64), Failure> {
+    let end = offset + chunk.len() as u64;
     let (written, mut chunk) = upload.write(chunk, offset).await;
-    written.map_err(|error| {
-        let failure = Failure::from_errno(error.raw_os_error().unwrap_or(0));
-        tracing::warn!(%error, ?failure, "upload failed on this side");
-        failure
-    })?;
+    written?;
     chunk.clear();
-    Ok(chunk)
+    Ok((chunk, end))
 }
 
 /// Less is not written while the client is still sending: a write has a cost of its own.

@@ -136,6 +136,7 @@ pub(super) async fn ascii(
     socket: &Fd,
     watch: &Watch,
 ) -> Result<(), Failure> {
+    sys::tree::set_blocking(file).map_err(|error| local(&error))?;
     let mut turn = Turn::new(&depot.gate);
     let mut convert = ToNetwork::default();
     let mut converted = Vec::new();

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use super::Fd;
 use super::exchange::length_of;
@@ -68,11 +68,7 @@ pub async fn write_all_at(file: &Fd, bytes: Vec<u8>, offset: u64) -> (io::Result
     }
     let mut written = 0;
     while written < bytes.len() {
-        let raw = types::Fd(file.as_raw_fd());
-        let rest = &bytes[written..];
-        let entry = opcode::Write::new(raw, rest.as_ptr(), length_of(rest.len()))
-            .offset(offset + written as u64)
-            .build();
+        let entry = write_entry(file, &bytes[written..], offset + written as u64);
         // SAFETY: as in `read_at`; the kernel only reads.
         let (result, lent) = unsafe { submit((Fd::clone(file), bytes), entry) }.await;
         bytes = lent.1;
@@ -84,6 +80,17 @@ pub async fn write_all_at(file: &Fd, bytes: Vec<u8>, offset: u64) -> (io::Result
         }
     }
     (Ok(()), bytes)
+}
+
+/// Whoever submits it keeps the bytes where they are, and the file open.
+pub(super) fn write_entry(file: &Fd, bytes: &[u8], offset: u64) -> squeue::Entry {
+    opcode::Write::new(
+        types::Fd(file.as_raw_fd()),
+        bytes.as_ptr(),
+        length_of(bytes.len()),
+    )
+    .offset(offset)
+    .build()
 }
 
 /// Reserves disk space for `length` bytes from `offset` on, without a change to what is read there or

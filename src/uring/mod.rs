@@ -18,6 +18,7 @@
 //! [`Fd`], so that a number cannot be closed and used anew while an operation names it.
 
 mod accept;
+mod chain;
 mod exchange;
 mod file;
 mod names;
@@ -34,6 +35,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 pub use accept::{accept, connect};
+pub use chain::{Naming, Step, write_and_name};
 pub use exchange::{Receive, Sending, receive, send, send_all};
 pub use file::{read_at, reserve, splice, write_all_at};
 pub use names::{link, link_file, make_directory, rename, unlink};

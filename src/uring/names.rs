@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use super::Fd;
 use super::operation::submit;
@@ -54,16 +54,9 @@ pub async fn rename(
     flags: u32,
 ) -> io::Result<()> {
     let (from, to) = (CString::new(from)?, CString::new(to)?);
-    let (from_raw, to_raw) = (
-        types::Fd(from_parent.as_raw_fd()),
-        types::Fd(to_parent.as_raw_fd()),
-    );
-    let entry = opcode::RenameAt::new(from_raw, from.as_ptr(), to_raw, to.as_ptr())
-        .flags(flags)
-        .build();
-    let data = (Fd::clone(from_parent), Fd::clone(to_parent), from, to);
-    // SAFETY: the names are heap blocks that `data` owns; `data` keeps the parents open.
-    let (result, _) = unsafe { submit(data, entry) }.await;
+    let (names, entry) = Names::rename(from_parent, from, to_parent, to, flags);
+    // SAFETY: as `Names` has it.
+    let (result, _) = unsafe { submit(names, entry) }.await;
     result.map(drop)
 }
 
@@ -101,17 +94,58 @@ async fn link_at(
     flags: i32,
 ) -> io::Result<()> {
     let to = CString::new(to)?;
-    let (from_raw, to_raw) = (
-        types::Fd(from_parent.as_raw_fd()),
-        types::Fd(to_parent.as_raw_fd()),
-    );
-    let entry = opcode::LinkAt::new(from_raw, from.as_ptr(), to_raw, to.as_ptr())
-        .flags(flags)
-        .build();
-    let data = (Fd::clone(from_parent), Fd::clone(to_parent), from, to);
-    // SAFETY: the names are heap blocks that `data` owns; `data` keeps the descriptors open.
-    let (result, _) = unsafe { submit(data, entry) }.await;
+    let (names, entry) = Names::link(from_parent, from, to_parent, to, flags);
+    // SAFETY: as `Names` has it.
+    let (result, _) = unsafe { submit(names, entry) }.await;
     result.map(drop)
+}
+
+/// What an entry that names two files points to: the names are heap blocks, which stay where they
+/// are when this moves, and the directories are kept open.
+pub(super) struct Names {
+    _from: (Fd, CString),
+    _to: (Fd, CString),
+}
+
+impl Names {
+    pub(super) fn link(
+        from_parent: &Fd,
+        from: CString,
+        to_parent: &Fd,
+        to: CString,
+        flags: i32,
+    ) -> (Self, squeue::Entry) {
+        let (from_raw, to_raw) = (raw(from_parent), raw(to_parent));
+        let entry = opcode::LinkAt::new(from_raw, from.as_ptr(), to_raw, to.as_ptr())
+            .flags(flags)
+            .build();
+        (Self::new(from_parent, from, to_parent, to), entry)
+    }
+
+    pub(super) fn rename(
+        from_parent: &Fd,
+        from: CString,
+        to_parent: &Fd,
+        to: CString,
+        flags: u32,
+    ) -> (Self, squeue::Entry) {
+        let (from_raw, to_raw) = (raw(from_parent), raw(to_parent));
+        let entry = opcode::RenameAt::new(from_raw, from.as_ptr(), to_raw, to.as_ptr())
+            .flags(flags)
+            .build();
+        (Self::new(from_parent, from, to_parent, to), entry)
+    }
+
+    fn new(from_parent: &Fd, from: CString, to_parent: &Fd, to: CString) -> Self {
+        Self {
+            _from: (Fd::clone(from_parent), from),
+            _to: (Fd::clone(to_parent), to),
+        }
+    }
+}
+
+fn raw(fd: &Fd) -> types::Fd {
+    types::Fd(fd.as_raw_fd())
 }
 
 #[cfg(test)]

@@ -108,12 +108,12 @@ fn open_in_ring(
 }
 
 /// Whether an open can be tried inline. It must change nothing on a disk, and must not wait for the
-/// other side of a FIFO (open(2): O_NONBLOCK; O_PATH and O_DIRECTORY open none).
+/// other side of a FIFO (open(2): O_NONBLOCK; O_PATH and O_DIRECTORY open none). The ring would do
+/// the same.
 fn never_waits(flags: i32) -> bool {
     let changes = libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY);
-    let reads_only = flags & libc::O_ACCMODE == libc::O_RDONLY;
     let no_fifo = flags & (libc::O_PATH | libc::O_DIRECTORY | libc::O_NONBLOCK) != 0;
-    flags & changes == 0 && reads_only && no_fifo
+    flags & changes == 0 && no_fifo
 }
 
 /// Attempts at a path while renames race with its resolution. A client that can rename without

@@ -63,6 +63,29 @@ pub(super) fn is_running() -> bool {
     PHASE.get() == Phase::Running
 }
 
+/// Submits what waits to be submitted, so that the submission queue is empty: entries pushed now, no
+/// more than it has room for, are submitted together. False when it could not be done.
+pub(super) fn flush() -> bool {
+    RING.get().is_some_and(|(ring, entries)| {
+        // SAFETY: without a signal mask io_uring_enter(2) points to no memory of ours. The ring is
+        // that of this thread (SINGLE_ISSUER); its runtime reads the head of the queue before each
+        // use of it.
+        let submitted = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                ring,
+                entries,
+                0,
+                0,
+                std::ptr::null::<libc::sigset_t>(),
+                0,
+            )
+        };
+        // What is left over, if anything, was refused (EAGAIN, EBUSY), and that is an error.
+        submitted >= 0
+    })
+}
+
 /// Drops what was lent to the kernel, or keeps it while the ring is ending, which is when the
 /// kernel may still use it.
 pub(super) fn drop_or_keep<D: 'static>(data: D) {
@@ -80,6 +103,8 @@ enum Phase {
 
 thread_local! {
     static PHASE: Cell<Phase> = const { Cell::new(Phase::NoRing) };
+    /// The descriptor of the ring, and the entries of its submission queue.
+    static RING: Cell<Option<(RawFd, u32)>> = const { Cell::new(None) };
     static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -104,6 +129,7 @@ struct Ended;
 impl Drop for Ended {
     fn drop(&mut self) {
         PHASE.set(Phase::NoRing);
+        RING.set(None);
         drop(KEPT.take());
     }
 }
@@ -123,6 +149,7 @@ fn create(options: &RingOptions) -> io::Result<Runtime> {
     if let (Some(&ring), None) = (new.next(), new.next()) {
         // The kernel's own bound is only looser, so the ring is as good without.
         let _ = limit_workers(ring, [WORKERS_BOUNDED_MAX, WORKERS_UNBOUNDED_MAX]);
+        RING.set(Some((ring, options.entries)));
     }
     Ok(runtime)
 }

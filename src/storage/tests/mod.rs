@@ -108,8 +108,15 @@ async fn send(upload: &Upload, content: impl Into<Vec<u8>>) {
     written.unwrap();
 }
 
+/// Ends an upload whose bytes have all been written.
+async fn finish(upload: Upload) -> Result<(), Failure> {
+    let end = upload.position();
+    upload.finish(Vec::new(), end).await.0
+}
+
 async fn content(root: &Root, path: &str) -> Result<Vec<u8>, Failure> {
     let (file, status) = root.open_for_reading(&at(path)).await?;
+    crate::sys::tree::set_blocking(&file).unwrap();
     let (read, mut bytes) = uring::read_at(&file, Vec::with_capacity(4096), 0).await;
     bytes.truncate(read.unwrap());
     assert_eq!(status.size, bytes.len() as u64);

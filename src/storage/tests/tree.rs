@@ -66,7 +66,7 @@ fn changes_stay_inside_the_tree() {
             .await
             .unwrap();
         send(&upload, "content").await;
-        upload.finish().await.unwrap();
+        finish(upload).await.unwrap();
         assert_eq!(tree.read("file"), b"content");
         // A link that leads nowhere inside is written through, inside.
         let upload = root
@@ -74,7 +74,7 @@ fn changes_stay_inside_the_tree() {
             .await
             .unwrap();
         send(&upload, "mine").await;
-        upload.finish().await.unwrap();
+        finish(upload).await.unwrap();
         assert_eq!(tree.read("secret"), b"mine");
         assert_eq!(
             fs::read(tree.outside.path().join("secret")).unwrap(),
@@ -200,7 +200,7 @@ fn names_are_bytes_of_any_kind_and_length() {
                 .await
                 .unwrap();
             assert_eq!(upload.name(), name);
-            upload.finish().await.unwrap();
+            finish(upload).await.unwrap();
             assert!(
                 tree.host(name)
                     .join(tree.host(name).file_name().unwrap())

@@ -1,5 +1,6 @@
 //! Uploads: what they leave, when it is seen, and who may write at the same time.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::*;
@@ -27,7 +28,7 @@ async fn begin(tree: &Fixture, path: &str, kind: UploadKind) -> Result<Upload, F
 async fn store(tree: &Fixture, path: &str, content: &str) -> Result<(), Failure> {
     let upload = begin(tree, path, UploadKind::Replace).await?;
     send(&upload, content).await;
-    upload.finish().await
+    finish(upload).await
 }
 
 #[test]
@@ -41,7 +42,7 @@ fn a_new_file_is_seen_when_it_is_whole() {
         assert_eq!((upload.position(), upload.name()), (0, &b"file"[..]));
         send(&upload, "content").await;
         assert!(tree.names("").is_empty(), "a part was seen");
-        upload.finish().await.unwrap();
+        finish(upload).await.unwrap();
         assert_eq!(tree.names(""), ["file"]);
         assert_eq!(tree.read("file"), b"content");
         assert_eq!(tree.mode("file"), 0o640);
@@ -56,7 +57,7 @@ fn a_replaced_file_is_there_until_the_new_one_is_whole_and_hands_on_its_mode() {
         let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
         send(&upload, "new").await;
         assert_eq!(tree.read("file"), b"old");
-        upload.finish().await.unwrap();
+        finish(upload).await.unwrap();
         assert_eq!(tree.read("file"), b"new");
         assert_eq!(tree.mode("file"), 0o751, "set-user-ID is not handed on");
         assert_eq!(tree.names(""), ["file"]);
@@ -135,9 +136,9 @@ fn of_two_uploads_to_one_name_the_last_to_end_stays_whole() {
             let second = begin(&tree, "file", UploadKind::Replace).await.unwrap();
             send(&first, "first, and longer").await;
             send(&second, "second").await;
-            second.finish().await.unwrap();
+            finish(second).await.unwrap();
             assert_eq!(tree.read("file"), b"second");
-            first.finish().await.unwrap();
+            finish(first).await.unwrap();
             assert_eq!(tree.read("file"), b"first, and longer");
             assert_eq!(tree.names(""), ["file"]);
         });
@@ -167,7 +168,7 @@ fn two_uploads_never_write_to_one_file() {
         let replace = whole.upload(&at("file"), UploadKind::Replace, None).await;
         assert_eq!(replace.err(), Some(Failure::Busy));
         assert_eq!(tree.read("file"), b"old", "a refused upload cut the file");
-        first.finish().await.unwrap();
+        finish(first).await.unwrap();
         store(&tree, "file", "free again").await.unwrap();
     });
 }
@@ -191,7 +192,7 @@ fn appending_and_restarting_write_in_place() {
                 let upload = begin(&tree, "file", kind).await.unwrap();
                 assert_eq!(upload.position(), position, "{kind:?}");
                 send(&upload, "xy").await;
-                upload.finish().await.unwrap();
+                finish(upload).await.unwrap();
                 assert_eq!(
                     tree.read("file"),
                     after.as_bytes(),
@@ -225,7 +226,7 @@ fn a_long_tail_is_cut_off_too() {
         let upload = begin(&tree, "file", UploadKind::ReplaceFrom(1))
             .await
             .unwrap();
-        upload.finish().await.unwrap();
+        finish(upload).await.unwrap();
         assert_eq!(tree.read("file"), b"\0");
         // And a long upload without a name is freed.
         let upload = begin(&tree, "other", UploadKind::Replace).await.unwrap();
@@ -250,14 +251,14 @@ fn unique_names_are_unique() {
             assert_eq!(tree.names(""), ["file", "file.1", "file.2"]);
             for upload in uploads {
                 let name = upload.name().to_vec();
-                upload.finish().await.unwrap();
+                finish(upload).await.unwrap();
                 assert_eq!(tree.read(&name), name);
             }
             assert_eq!(tree.names(""), ["file", "file.1", "file.2"]);
             let long = "n".repeat(255);
             for _ in 0..2 {
                 let upload = begin(&tree, &long, UploadKind::Unique).await.unwrap();
-                upload.finish().await.unwrap();
+                finish(upload).await.unwrap();
             }
             assert_eq!(tree.names("").len(), 5);
         });
@@ -342,12 +343,12 @@ fn what_happens_to_the_name_meanwhile_is_respected() {
     run(|tree| async move {
         let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
         tree.directory("file");
-        assert_eq!(upload.finish().await, Err(Failure::IsADirectory));
+        assert_eq!(finish(upload).await, Err(Failure::IsADirectory));
         fs::remove_dir(tree.host("file")).unwrap();
 
         let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
         tree.link("file", "target");
-        assert_eq!(upload.finish().await, Err(Failure::NotAFile));
+        assert_eq!(finish(upload).await, Err(Failure::NotAFile));
         fs::remove_file(tree.host("file")).unwrap();
         assert!(tree.names("").is_empty());
 
@@ -355,7 +356,7 @@ fn what_happens_to_the_name_meanwhile_is_respected() {
         send(&upload, "mine").await;
         tree.write("file", "appeared");
         tree.set_mode("file", 0o600);
-        upload.finish().await.unwrap();
+        finish(upload).await.unwrap();
         assert_eq!(
             (tree.read("file"), tree.mode("file")),
             (b"mine".to_vec(), 0o600)
@@ -363,7 +364,7 @@ fn what_happens_to_the_name_meanwhile_is_respected() {
 
         let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
         fs::remove_file(tree.host("file")).unwrap();
-        upload.finish().await.unwrap();
+        finish(upload).await.unwrap();
         assert_eq!(tree.names(""), ["file"]);
     });
 }
@@ -376,11 +377,11 @@ fn an_upload_into_nowhere_does_not_end_well() {
             .await
             .unwrap();
         fs::remove_dir(tree.host("directory")).unwrap();
-        assert_eq!(upload.finish().await, Err(Failure::NotFound));
+        assert_eq!(finish(upload).await, Err(Failure::NotFound));
         tree.write("file", "x");
         let upload = begin(&tree, "file", UploadKind::Append).await.unwrap();
         fs::remove_file(tree.host("file")).unwrap();
-        assert_eq!(upload.finish().await, Err(Failure::NotFound));
+        assert_eq!(finish(upload).await, Err(Failure::NotFound));
     });
 }
 
@@ -504,6 +505,56 @@ fn an_upload_that_never_starts_changes_nothing() {
 }
 
 #[test]
+fn the_last_bytes_and_the_name_come_together() {
+    run(|tree| async move {
+        for content in ["first", "second, longer", "3rd", ""] {
+            for (path, kind) in [
+                ("whole", UploadKind::Replace),
+                ("part", UploadKind::ReplaceFrom(0)),
+            ] {
+                let mut upload = begin(&tree, path, kind).await.unwrap();
+                let mut bytes = content.as_bytes().to_vec();
+                let rest = bytes.split_off(content.len() / 2);
+                let (written, _) = upload.write(bytes, 0).await;
+                written.unwrap();
+                let offset = (content.len() / 2) as u64;
+                let (ended, returned) = upload.finish(rest.clone(), offset).await;
+                assert_eq!((ended, returned), (Ok(()), rest));
+                assert_eq!(tree.read(path), content.as_bytes());
+                assert_eq!(tree.mode(path), 0o644);
+            }
+        }
+        assert_eq!(tree.names(""), ["part", "whole"]);
+    });
+}
+
+#[test]
+fn a_name_taken_meanwhile_is_replaced_or_refused() {
+    run(|tree| async move {
+        let upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+        fs::write(tree.host("file"), "another's").unwrap();
+        fs::set_permissions(tree.host("file"), fs::Permissions::from_mode(0o604)).unwrap();
+        let (ended, _) = upload.finish(b"mine".to_vec(), 0).await;
+        assert_eq!(ended, Ok(()));
+        assert_eq!(tree.read("file"), b"mine");
+        assert_eq!(tree.mode("file"), 0o604);
+
+        for is_new in [true, false] {
+            let upload = begin(&tree, "name", UploadKind::Replace).await.unwrap();
+            if !is_new {
+                fs::remove_file(tree.host("name")).unwrap();
+            }
+            fs::create_dir(tree.host("name")).unwrap();
+            let (ended, _) = upload.finish(b"mine".to_vec(), 0).await;
+            assert_eq!(ended, Err(Failure::IsADirectory));
+            fs::remove_dir(tree.host("name")).unwrap();
+            fs::write(tree.host("name"), "").unwrap();
+        }
+        assert_eq!(tree.names(""), ["file", "name"]);
+    });
+}
+
+#[test]
 fn disk_space_reserved_ahead_is_given_back_at_the_end() {
     const CHUNK: usize = 512 * 1024;
     const CHUNKS: u64 = 12;
@@ -525,7 +576,7 @@ fn disk_space_reserved_ahead_is_given_back_at_the_end() {
                 assert!(held > size, "nothing is reserved: {held}");
             }
             match policy {
-                FailedUpload::Discard => upload.finish().await.unwrap(),
+                FailedUpload::Discard => finish(upload).await.unwrap(),
                 FailedUpload::Keep => upload.abandon().await,
             }
             assert_eq!(tree.read("file"), vec![7; size as usize]);

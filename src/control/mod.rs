@@ -44,21 +44,29 @@ pub struct Arrival {
     pub reached: Option<IpAddr>,
 }
 
-/// Serves a client until it or the server goes.
-pub async fn serve(core: Rc<Core>, arrival: Arrival) {
+/// Serves a client until it or the server goes, and keeps `held` until then.
+///
+/// Not an `async fn`, which would have room for its arguments until its end.
+pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<Output = ()> {
     let started = Instant::now();
-    let Ok(local) = sys::socket::local_address(&arrival.socket) else {
-        return;
-    };
-    let mut connection = Connection::new(core, arrival, local);
-    connection.run().await;
-    connection.close().await;
-    tracing::info!(
-        peer = %connection.peer,
-        user = connection.session.user().map(proto::printable),
-        seconds = started.elapsed().as_secs(),
-        "session ended"
-    );
+    let local = sys::socket::local_address(&arrival.socket);
+    let mut connection = local
+        .ok()
+        .map(|local| Connection::new(core, arrival, local));
+    async move {
+        let _held = &held;
+        let Some(connection) = &mut connection else {
+            return;
+        };
+        connection.run().await;
+        connection.close().await;
+        tracing::info!(
+            peer = %connection.peer,
+            user = connection.session.user().map(proto::printable),
+            seconds = started.elapsed().as_secs(),
+            "session ended"
+        );
+    }
 }
 
 /// One control connection.
@@ -82,8 +90,8 @@ struct Connection {
     heard: Instant,
     /// Since when a login is waited for; commands do not lengthen that.
     login_since: Instant,
-    login_timeout: Duration,
-    reply_timeout: Duration,
+    /// Those it began with, for its timeouts.
+    settings: Rc<Settings>,
     tree: Option<Tree>,
     reservation: Option<Reservation>,
     running: Option<Running>,
@@ -92,6 +100,9 @@ struct Connection {
 
 /// Replies on their way.
 type Sending = Pin<Box<dyn Future<Output = (std::io::Result<()>, Vec<u8>)>>>;
+
+/// An action that takes time.
+type Performing<'a> = Pin<Box<dyn Future<Output = Option<Action>> + 'a>>;
 
 /// The tree of the user who is logged in.
 #[derive(Clone, Debug)]
@@ -123,8 +134,7 @@ impl Connection {
         Self {
             session: Session::new(Rc::clone(&settings.limits), Client { address: peer }),
             decoder: LineDecoder::new(settings.line_length),
-            login_timeout: settings.limits.login_timeout,
-            reply_timeout: settings.reply_timeout,
+            settings,
             core,
             socket: Rc::new(arrival.socket),
             peer,
@@ -237,7 +247,7 @@ impl Connection {
     /// Looks whether a deadline has passed or the server is about to stop.
     fn tick(&mut self) -> bool {
         let now = Instant::now();
-        if self.sending.is_some() && now >= self.sending_since + self.reply_timeout {
+        if self.sending.is_some() && now >= self.sending_since + self.settings.reply_timeout {
             return false;
         }
         // The last words are on their way.
@@ -260,7 +270,7 @@ impl Connection {
     /// When [`Connection::tick`] has to look next.
     fn deadline(&self) -> Instant {
         if self.sending.is_some() {
-            return self.sending_since + self.reply_timeout;
+            return self.sending_since + self.settings.reply_timeout;
         }
         match &self.running {
             // The transfer has deadlines of its own.
@@ -273,7 +283,7 @@ impl Connection {
     fn silence_ends(&self) -> Instant {
         match self.session.user() {
             Some(_) => self.heard + self.session.idle_timeout(),
-            None => self.login_since + self.login_timeout,
+            None => self.login_since + self.settings.limits.login_timeout,
         }
     }
 
@@ -311,27 +321,27 @@ impl Connection {
             }
             let mut next = action;
             while let Some(action) = next {
-                next = self.act(action).await;
+                next = match self.act(action) {
+                    Some(performing) => performing.await,
+                    None => None,
+                };
             }
         }
     }
 
-    /// Performs an action; returns what its answer asks for in turn.
-    async fn act(&mut self, action: Action) -> Option<Action> {
+    /// Begins an action, if it takes time; what its answer asks for in turn comes from the future.
+    fn act(&mut self, action: Action) -> Option<Performing<'_>> {
         match action {
-            Action::Close => {
-                self.closing = true;
-                None
-            }
+            Action::Close => self.closing = true,
             Action::Abort => {
                 if let Some(running) = &self.running {
                     running.abort();
                 }
-                None
             }
             // Boxed, so that an idle session does not hold room for all that it might do.
-            other => Box::pin(self.perform(other)).await,
+            other => return Some(Box::pin(self.perform(other))),
         }
+        None
     }
 
     fn event(&mut self, event: Event<'_>) {

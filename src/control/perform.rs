@@ -187,12 +187,12 @@ impl Connection {
     /// Waits until all output is sent.
     async fn flush(&mut self) -> Result<(), Failure> {
         if let Some(sending) = self.sending.take() {
-            let sent = tokio::time::timeout(self.reply_timeout, sending).await;
+            let sent = tokio::time::timeout(self.settings.reply_timeout, sending).await;
             self.sent(sent.map(|(sent, _)| sent))?;
         }
         let output = self.session.take_output();
         let sending = uring::send_all(&self.socket, output);
-        let sent = tokio::time::timeout(self.reply_timeout, sending).await;
+        let sent = tokio::time::timeout(self.settings.reply_timeout, sending).await;
         self.sent(sent.map(|(sent, _)| sent))
     }
 

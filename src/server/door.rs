@@ -194,10 +194,7 @@ impl Door {
     fn begin(&self, arrival: Arrival, ticket: Ticket) {
         let core = Rc::clone(&self.core);
         let present = Stop::enter(&core);
-        uring::spawn(async move {
-            let (_ticket, _present) = (ticket, present);
-            control::serve(core, arrival).await;
-        });
+        uring::spawn(control::serve(core, arrival, (ticket, present)));
     }
 
     /// The core with least to do, if this one has clearly more.

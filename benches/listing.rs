@@ -4,13 +4,15 @@
 //! session and the socket add to it. Best peers: 25, 28 and 3.4 ms (whole servers).
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringftpd::config::Files;
 use ringftpd::proto::argument::ListArgument;
-use ringftpd::proto::listing::{Access, FactSet};
+use ringftpd::proto::listing::FactSet;
 use ringftpd::proto::path::VirtualPath;
+use ringftpd::proto::rights::RightSet;
 use ringftpd::storage::{Format, ListRequest, Root};
 use ringftpd::sys::worker::Workers;
 use ringftpd::uring::{self, RingOptions};
@@ -61,7 +63,7 @@ async fn measure(
             name: argument.name.map(<[u8]>::to_vec),
             options: argument.options,
             format,
-            access: Access::ReadWrite,
+            rights: Arc::new(RightSet::READ_WRITE.into()),
             now: 1_700_000_000,
         };
         let mut listing = root.list(&workers, request).await.expect("a listing");

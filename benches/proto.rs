@@ -17,10 +17,11 @@ use ringftpd::proto::feature;
 use ringftpd::proto::glob;
 use ringftpd::proto::line::LineDecoder;
 use ringftpd::proto::listing::{
-    Access, Entry, FactSet, Kind, Role, write_facts_line, write_list_line, write_name_line,
+    Entry, FactSet, Kind, Role, write_facts_line, write_list_line, write_name_line,
 };
 use ringftpd::proto::path::VirtualPath;
 use ringftpd::proto::reply::{Code, Reply, quoted};
+use ringftpd::proto::rights::RightSet;
 
 /// Claim: a command is cut from the stream and parsed in less than 150 ns, a fraction of what the
 /// system calls around it cost; its line is not copied.
@@ -106,7 +107,7 @@ fn listing_line(c: &mut Criterion) {
         out.clear();
     });
     line(&mut group, "MLSD", |entry| {
-        write_facts_line(&mut out, entry, facts, Role::Listed, Access::ReadWrite);
+        write_facts_line(&mut out, entry, facts, Role::Listed, RightSet::READ_WRITE);
         black_box(&out);
         out.clear();
     });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringftpd::config::{Files, UploadPolicy};
 use ringftpd::proto::path::VirtualPath;
-use ringftpd::storage::{Root, UploadKind};
+use ringftpd::storage::{Root, UploadKind, UploadRules};
 use ringftpd::uring::{self, RingOptions};
 
 fn uploads(criterion: &mut Criterion) {
@@ -44,7 +44,9 @@ async fn measure(folder: &Path, settings: Files, is_new: bool, rounds: u64) -> D
     for _ in 0..rounds {
         let bytes = vec![0; 4096];
         let start = Instant::now();
-        let upload = root.upload(&path, UploadKind::Replace, None).await;
+        let upload = root
+            .upload(&path, UploadKind::Replace, UploadRules::default())
+            .await;
         let mut upload = upload.expect("an upload");
         upload.start().await.expect("a file");
         let (written, _) = uring::write_all_at(upload.file(), bytes, 0).await;
@@ -54,7 +56,7 @@ async fn measure(folder: &Path, settings: Files, is_new: bool, rounds: u64) -> D
         ended.expect("a file");
         spent += start.elapsed();
         if is_new {
-            root.remove_file(&path).await.expect("a file");
+            root.remove_file(&path, None).await.expect("a file");
         }
     }
     spent

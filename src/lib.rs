@@ -10,6 +10,7 @@
 //! | [`control`] | runs one control connection: the only place where session and I/O meet |
 //! | [`data`] | data connections: the core's pool of passive ports, active connects |
 //! | [`transfer`] | moves the bytes of one file or listing |
+//! | [`quota`] | how much users store, and may store |
 //! | [`storage`] | the user's tree below a root descriptor |
 //! | [`auth`] | who may log in |
 //! | [`config`] | the configuration, typed |
@@ -27,6 +28,7 @@ pub mod config;
 pub mod control;
 pub mod data;
 pub mod proto;
+pub mod quota;
 pub mod server;
 pub mod session;
 pub mod storage;

@@ -15,19 +15,23 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("uring", &["sys"]),
     ("telemetry", &[]),
-    // Values of the protocol that an operator sets, such as Access.
+    // Values of the protocol that an operator sets, such as Rights.
     ("config", &["proto"]),
     ("auth", &["config", "proto", "sys"]),
-    ("storage", &["config", "proto", "sys", "uring"]),
+    ("quota", &["config", "proto", "sys"]),
+    ("storage", &["config", "proto", "quota", "sys", "uring"]),
     ("data", &["config", "proto", "sys", "uring"]),
     (
         "transfer",
-        &["config", "data", "proto", "storage", "sys", "uring"],
+        &[
+            "config", "data", "proto", "quota", "storage", "sys", "uring",
+        ],
     ),
     (
         "control",
         &[
-            "auth", "config", "data", "proto", "session", "storage", "sys", "transfer", "uring",
+            "auth", "config", "data", "proto", "quota", "session", "storage", "sys", "transfer",
+            "uring",
         ],
     ),
     // The server makes what the cores own, so it names their types; it runs no protocol.
@@ -39,6 +43,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "control",
             "data",
             "proto",
+            "quota",
             "session",
             "storage",
             "sys",
@@ -64,7 +69,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("libc::", &["sys", "uring"], "a function of sys"),
     (
         "nix::",
-        &["auth", "cli", "sys", "telemetry", "uring"],
+        &["auth", "cli", "quota", "sys", "telemetry", "uring"],
         "a function of sys",
     ),
     ("socket2::", &["sys", "uring"], "sys::socket"),
@@ -74,12 +79,17 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("yield_now", &[], "uring::pause"),
     // A dropped operation of these swallows a client or leaks a descriptor.
     ("net::TcpListener", &["sys"], "uring::accept"),
-    ("fs::File::open", &["auth", "config", "sys"], "uring::open"),
+    (
+        "fs::File::open",
+        &["auth", "config", "quota", "sys"],
+        "uring::open",
+    ),
     ("tokio::spawn", &[], "uring::spawn"),
     (
         "std::fs",
-        // The islands read /proc at the start, the server keeps a spare descriptor.
-        &["auth", "cli", "config", "server", "sys", "uring"],
+        // The islands read /proc at the start, the server keeps a spare descriptor, quotas keep
+        // their ledgers (on a worker).
+        &["auth", "cli", "config", "quota", "server", "sys", "uring"],
         "storage, or sys on a worker",
     ),
     (

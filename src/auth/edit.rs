@@ -15,7 +15,8 @@ use nix::fcntl::{Flock, FlockArg};
 use super::name::UserName;
 use super::password::StoredHash;
 use super::users::{self, User, UserList};
-use crate::config::users::access_name;
+use crate::config::rights;
+use crate::proto::rights::Pattern;
 
 /// Why the users file was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -90,13 +91,20 @@ pub fn add(path: &Path, readers: Readers, user: User) -> Result<(), EditError> {
             text if text.ends_with('\n') => "\n",
             _ => "\n\n",
         };
-        let section = format!(
+        let (access, denied) = rights::words(user.rights.everywhere);
+        let mut section = format!(
             "{text}{separator}[user.{}]\npassword = {}\nroot = {}\naccess = {}\n",
             table_key(&user.name),
             quoted(&user.password.to_phc()),
             quoted(root),
-            quoted(access_name(user.access)),
+            quoted(access),
         );
+        let hidden = user.rights.hidden.iter().map(Pattern::as_str);
+        let lists = [("deny", denied), ("hide", hidden.collect())];
+        for (key, words) in lists.iter().filter(|(_, words)| !words.is_empty()) {
+            let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+            section.push_str(&format!("{key} = [{}]\n", words.join(", ")));
+        }
         list.insert(user);
         Ok(section)
     })

@@ -11,13 +11,14 @@ mod password;
 mod users;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use users::{User, UserList};
 
-use crate::config;
-use crate::proto::listing::Access;
+use crate::config::{self, QuotaLimits};
+use crate::proto::rights::Rights;
 use users::UsersFile;
 
 /// Who logged in, and what is theirs.
@@ -27,8 +28,10 @@ pub struct Identity {
     pub name: String,
     /// The directory that they see as `/`; absolute.
     pub root: PathBuf,
-    /// Whether they may write.
-    pub access: Access,
+    /// What they may do there.
+    pub rights: Arc<Rights>,
+    /// How much they may store there.
+    pub quota: QuotaLimits,
 }
 
 /// The verdict on a name and a password.
@@ -56,7 +59,8 @@ impl Authenticator {
         let anonymous = anonymous.enabled.then(|| Identity {
             name: name::ANONYMOUS.to_owned(),
             root: anonymous.root.clone(),
-            access: anonymous.access,
+            rights: Arc::new(anonymous.rights.clone()),
+            quota: anonymous.quota,
         });
         let users = users.enabled.then(|| UsersFile::new(users.file.clone()));
         Self { anonymous, users }

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use super::edit::{self, EditError, Readers};
 use super::*;
+use crate::proto::rights::RightSet;
 
-fn user(name: &str, password: &str, access: Access) -> User {
+fn user(name: &str, password: &str, access: RightSet) -> User {
     User {
         name: UserName::parse(name.as_bytes()).expect("a valid name"),
         password: StoredHash::create(password.as_bytes()).expect("a valid password"),
         root: PathBuf::from("/srv").join(name),
-        access,
+        rights: Arc::new(access.into()),
+        quota: QuotaLimits::default(),
     }
 }
 
@@ -26,6 +28,7 @@ fn authenticator(file: &Path, anonymous: bool) -> Authenticator {
             enabled: true,
             file: file.to_owned(),
             hash_threads: 1,
+            ..config::Users::default()
         },
     )
 }
@@ -41,7 +44,7 @@ fn users_come_change_and_go_while_the_server_runs() {
         "no file yet"
     );
 
-    let alice = user("alice", "one", Access::ReadWrite);
+    let alice = user("alice", "one", RightSet::READ_WRITE);
     edit::add(&path, Readers::Owner, alice.clone()).expect("added");
     assert_eq!(
         auth.verify(b"alice", b"one"),
@@ -108,8 +111,8 @@ fn anonymous_needs_no_password_and_only_when_enabled() {
     for name in [&b"anonymous"[..], b"ftp", b"FTP", b"Anonymous"] {
         let identity = on.anonymous(name).expect("anonymous is on");
         assert_eq!(
-            (identity.name.as_str(), identity.access),
-            ("anonymous", Access::ReadOnly)
+            (identity.name.as_str(), identity.rights.everywhere),
+            ("anonymous", RightSet::READ_ONLY)
         );
         assert_eq!(on.verify(name, b""), Outcome::Accepted(identity));
         assert_eq!(off.anonymous(name), None);
@@ -125,7 +128,7 @@ fn edits_keep_comments_order_mode_and_links() {
     let link = folder.path().join("users.toml");
     std::os::unix::fs::symlink(&path, &link).expect("linked");
     for name in ["alice", "b.o@b", "carol"] {
-        edit::add(&path, Readers::Owner, user(name, "x", Access::ReadOnly)).expect("added");
+        edit::add(&path, Readers::Owner, user(name, "x", RightSet::READ_ONLY)).expect("added");
     }
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600, "a new file is its owner's only");
@@ -165,7 +168,7 @@ fn edits_keep_comments_order_mode_and_links() {
 fn edits_that_would_not_do_what_was_meant_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("users.toml");
-    let alice = user("alice", "x", Access::ReadOnly);
+    let alice = user("alice", "x", RightSet::READ_ONLY);
     let name = alice.name.clone();
     assert!(matches!(
         edit::delete(&path, &name),
@@ -203,7 +206,7 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
 fn concurrent_edits_do_not_lose_each_other() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("users.toml");
-    let model = user("model", "x", Access::ReadOnly);
+    let model = user("model", "x", RightSet::READ_ONLY);
     std::thread::scope(|scope| {
         for index in 0..8 {
             let (path, model) = (&path, &model);
@@ -231,7 +234,7 @@ fn directories_with_odd_names_survive_the_users_file() {
     let root = PathBuf::from("/srv/a \"b\" \\ \t é\n[user.mallory]");
     let odd = User {
         root: root.clone(),
-        ..user("odd", "x", Access::ReadWrite)
+        ..user("odd", "x", RightSet::READ_WRITE)
     };
     edit::add(&path, Readers::Owner, odd).expect("added");
     let users: Vec<Identity> = authenticator(&path, false).users().expect("valid");
@@ -243,7 +246,7 @@ fn directories_with_odd_names_survive_the_users_file() {
 
 #[test]
 fn the_shape_of_a_users_file_is_checked() {
-    let hash = user("x", "x", Access::ReadOnly).password.to_phc();
+    let hash = user("x", "x", RightSet::READ_ONLY).password.to_phc();
     for (text, part) in [
         (
             "[user.a]\nroot = \"/srv\"\n",

@@ -12,8 +12,8 @@ use super::Identity;
 use super::name::UserName;
 use super::password::StoredHash;
 use crate::config::section::{Document, Value, Wrong};
-use crate::config::{Schema, units, users::access};
-use crate::proto::listing::Access;
+use crate::config::{QuotaLimits, Schema, rights, units};
+use crate::proto::rights::{RightSet, Rights};
 
 /// One virtual user.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,8 +24,10 @@ pub struct User {
     pub password: StoredHash,
     /// The directory that the user sees as `/`; absolute.
     pub root: PathBuf,
-    /// Whether the user may write.
-    pub access: Access,
+    /// What the user may do there.
+    pub rights: Arc<Rights>,
+    /// How much the user may store there.
+    pub quota: QuotaLimits,
 }
 
 impl User {
@@ -34,7 +36,8 @@ impl User {
         Identity {
             name: self.name.as_str().to_owned(),
             root: self.root.clone(),
-            access: self.access,
+            rights: Arc::clone(&self.rights),
+            quota: self.quota,
         }
     }
 }
@@ -77,12 +80,15 @@ impl UserList {
 fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
     let mut users = BTreeMap::new();
     for (name, mut section) in document.subsections("user", SCHEMA[0].1) {
-        let (mut password, mut root, mut rights) = (None, None, Access::ReadOnly);
+        let (mut password, mut root) = (None, None);
+        let mut may = Rights::from(RightSet::READ_ONLY);
         section.read("password", &mut password, |value| hash(value).map(Some));
         section.read("root", &mut root, |value| {
             units::absolute_path(value).map(Some)
         });
-        section.read("access", &mut rights, access);
+        rights::read(&mut section, &mut may);
+        let mut quota = QuotaLimits::default();
+        quota.read(&mut section);
         for key in ["password", "root"] {
             if !section.has(key) {
                 section.refuse(
@@ -100,7 +106,8 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
                         name,
                         password,
                         root,
-                        access: rights,
+                        rights: Arc::new(may),
+                        quota,
                     },
                 );
             }
@@ -232,7 +239,19 @@ impl Stamp {
 }
 
 /// The sections and keys of a users file.
-const SCHEMA: Schema = &[("user", &["password", "root", "access"])];
+const SCHEMA: Schema = &[(
+    "user",
+    &[
+        "password",
+        "root",
+        "access",
+        "deny",
+        "hide",
+        "rules",
+        "quota",
+        "quota_files",
+    ],
+)];
 
 /// Some 50 000 users. More belong into a directory service.
 pub(super) const FILE_LENGTH_MAX: u64 = 16 << 20;

@@ -5,9 +5,7 @@ use std::fmt::Write;
 use super::serve::{self, Resolved, Source};
 use super::survey::{self, Survey};
 use super::{EXIT_FAILED, Failure, ServeArgs, print};
-use crate::config::{
-    Announce, Config, FailedUpload, UploadPolicy, duration_text, users::access_name,
-};
+use crate::config::{Announce, Config, FailedUpload, UploadPolicy, duration_text, rights};
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let Resolved { config, source } = serve::resolve(args).map_err(|failure| Failure {
@@ -106,7 +104,7 @@ fn data(config: &Config, survey: &Survey) -> String {
 fn logins(config: &Config, survey: &Survey) -> String {
     let mut parts = Vec::new();
     if config.anonymous.enabled {
-        let access = access_name(config.anonymous.access);
+        let access = rights::text(config.anonymous.rights.everywhere);
         parts.push(format!(
             "anonymous {access} in {}",
             config.anonymous.root.display()

@@ -7,6 +7,7 @@ mod admin;
 mod check;
 mod plan;
 mod ports;
+mod quota;
 mod reload;
 mod serve;
 mod survey;
@@ -42,6 +43,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::User(args) => user::run(args),
         Command::Ports(args) => ports::run(&args),
+        Command::Quota(args) => quota::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Man => man(),
     };
@@ -82,6 +84,8 @@ enum Command {
     /// Show the passive ports of a running server, what to change, or how many it will take
     #[command(after_help = PORTS_EXAMPLES)]
     Ports(ports::PortsArgs),
+    /// Show what users with a quota store, or have it counted again
+    Quota(quota::QuotaArgs),
     /// Have a running server read its configuration again, and say what came of it
     Reload(reload::ReloadArgs),
     /// Print the manual page (roff)

@@ -239,12 +239,12 @@ const EMBEDDED_PASSIVE_PORTS: PortRange = match PortRange::new(21_000, 21_255) {
 mod tests {
     use super::*;
     use crate::config::Host;
-    use crate::proto::listing::Access;
+    use crate::proto::rights::RightSet;
 
     #[test]
     fn the_embedded_configuration_is_read_only_and_stays_on_this_machine() {
         let config = embedded(Path::new("/srv"));
-        assert_eq!(config.anonymous.access, Access::ReadOnly);
+        assert_eq!(config.anonymous.rights, RightSet::READ_ONLY.into());
         assert!(
             config
                 .server

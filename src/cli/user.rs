@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use nix::unistd::{Group, Uid, User as Account};
@@ -10,8 +11,8 @@ use nix::unistd::{Group, Uid, User as Account};
 use super::{Failure, print};
 use crate::auth::edit::{self, EditError, Readers};
 use crate::auth::{NameError, StoredHash, User, UserName};
-use crate::config::{Config, users::access_name};
-use crate::proto::listing::Access;
+use crate::config::{Config, QuotaLimits, rights};
+use crate::proto::rights::{Pattern, Right, RightSet, Rights, right_named};
 
 #[derive(Args, Debug)]
 pub(super) struct UserArgs {
@@ -41,6 +42,12 @@ enum UserCommand {
         /// What the user may do there
         #[arg(long, value_enum, default_value_t = AccessArg::ReadWrite)]
         access: AccessArg,
+        /// What the user may not do: list, read, create, overwrite, delete, rename, mkdir, chmod
+        #[arg(long, value_name = "RIGHT,…", value_delimiter = ',', value_parser = parse_right)]
+        deny: Vec<Right>,
+        /// Names and paths that do not exist for the user, such as ".*" or /private
+        #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', value_parser = parse_pattern)]
+        hide: Vec<Pattern>,
         /// Read the password from standard input, one line, even if that is a terminal
         #[arg(long)]
         password_stdin: bool,
@@ -70,19 +77,30 @@ enum AccessArg {
     ReadOnly,
     /// Upload, change and delete too
     ReadWrite,
+    /// Upload without seeing anything
+    UploadOnly,
 }
 
-impl From<AccessArg> for Access {
+impl From<AccessArg> for RightSet {
     fn from(access: AccessArg) -> Self {
         match access {
-            AccessArg::ReadOnly => Self::ReadOnly,
-            AccessArg::ReadWrite => Self::ReadWrite,
+            AccessArg::ReadOnly => Self::READ_ONLY,
+            AccessArg::ReadWrite => Self::READ_WRITE,
+            AccessArg::UploadOnly => Self::UPLOAD_ONLY,
         }
     }
 }
 
 fn parse_name(text: &str) -> Result<UserName, NameError> {
     UserName::parse(text.as_bytes())
+}
+
+fn parse_right(text: &str) -> Result<Right, String> {
+    right_named(text).ok_or_else(|| "no such right".to_owned())
+}
+
+fn parse_pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::parse(text).ok_or_else(|| "not a pattern of paths".to_owned())
 }
 
 pub(super) fn run(args: UserArgs) -> Result<(), Failure> {
@@ -92,8 +110,18 @@ pub(super) fn run(args: UserArgs) -> Result<(), Failure> {
             name,
             root,
             access,
+            deny,
+            hide,
             password_stdin,
-        } => add(&file, readers, name, &root, access.into(), password_stdin),
+        } => {
+            let denied = |set: RightSet, right: &Right| set.without(*right);
+            let rights = Rights {
+                everywhere: deny.iter().fold(access.into(), denied),
+                rules: Vec::new(),
+                hidden: hide,
+            };
+            add(&file, readers, name, &root, rights, password_stdin)
+        }
         UserCommand::Passwd {
             name,
             password_stdin,
@@ -121,7 +149,7 @@ fn add(
     readers: Readers,
     name: UserName,
     root: &Path,
-    access: Access,
+    rights: Rights,
     password_stdin: bool,
 ) -> Result<(), Failure> {
     let root = std::path::absolute(root).map_err(|error| Failure::operating(&error))?;
@@ -133,7 +161,7 @@ fn add(
     let mut told = format!(
         "{name} is added to {}: {} in {}\n",
         file.display(),
-        access_name(access),
+        rights::text(rights.everywhere),
         root.display()
     );
     if !root.is_dir() {
@@ -148,7 +176,8 @@ fn add(
             name,
             password,
             root,
-            access,
+            rights: Arc::new(rights),
+            quota: QuotaLimits::default(),
         },
     )?;
     print(&told)
@@ -168,7 +197,7 @@ fn list(file: &Path) -> Result<(), Failure> {
         out.push_str(&format!(
             "{:<width$}  {:<10}  {}\n",
             user.name.as_str(),
-            access_name(user.access),
+            rights::text(user.rights.everywhere),
             root.escape_debug()
         ));
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{
     Admin, Announce, Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel,
-    Own, PeerCheck, PortRange, Server, Slices, Steering, UploadPolicy, Users,
+    Own, PeerCheck, PortRange, QuotaLimits, Server, Slices, Steering, UploadPolicy, Users,
 };
-use crate::proto::listing::Access;
+use crate::proto::rights::RightSet;
 
 impl Default for Server {
     fn default() -> Self {
@@ -98,7 +98,8 @@ impl Default for Anonymous {
         Self {
             enabled: false,
             root: PathBuf::from("/srv/ftp"),
-            access: Access::ReadOnly,
+            rights: RightSet::READ_ONLY.into(),
+            quota: QuotaLimits::default(),
         }
     }
 }
@@ -109,6 +110,7 @@ impl Default for Users {
             enabled: true,
             file: PathBuf::from("/etc/ringftpd/users.toml"),
             hash_threads: 2,
+            state: PathBuf::from("/var/lib/ringftpd"),
         }
     }
 }

@@ -63,8 +63,20 @@ pub const KEYS: Schema = &[
         ],
     ),
     ("files", &["umask", "uploads", "failed_upload"]),
-    ("anonymous", &["enabled", "root", "access"]),
-    ("users", &["enabled", "file", "hash_threads"]),
+    (
+        "anonymous",
+        &[
+            "enabled",
+            "root",
+            "access",
+            "deny",
+            "hide",
+            "rules",
+            "quota",
+            "quota_files",
+        ],
+    ),
+    ("users", &["enabled", "file", "hash_threads", "state"]),
     ("log", &["level", "format"]),
     ("admin", &["enabled", "socket"]),
 ];

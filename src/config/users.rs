@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::section::{Section, Value, Wrong};
-use super::units;
-use crate::proto::listing::Access;
+use super::section::Section;
+use super::{QuotaLimits, rights, units};
+use crate::proto::rights::Rights;
 
 /// Access without an account: USER `anonymous` or `ftp`, any password (RFC 1635).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,8 +13,10 @@ pub struct Anonymous {
     pub enabled: bool,
     /// The directory that clients see as `/`; absolute.
     pub root: PathBuf,
-    /// Whether they may write.
-    pub access: Access,
+    /// What they may do there.
+    pub rights: Rights,
+    /// How much they may store there, all together.
+    pub quota: QuotaLimits,
 }
 
 /// Virtual users: names and passwords of the server's own.
@@ -27,13 +29,16 @@ pub struct Users {
     /// Threads that verify passwords, 1 to [`HASH_THREADS_MAX`]. Each holds the memory of a hash
     /// (19 MiB) while it works.
     pub hash_threads: usize,
+    /// Where the server keeps how much each user stores; absolute.
+    pub state: PathBuf,
 }
 
 impl Anonymous {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.read("enabled", &mut self.enabled, units::switch);
         section.read("root", &mut self.root, units::absolute_path);
-        section.read("access", &mut self.access, access);
+        rights::read(section, &mut self.rights);
+        self.quota.read(section);
     }
 }
 
@@ -41,29 +46,12 @@ impl Users {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.read("enabled", &mut self.enabled, units::switch);
         section.read("file", &mut self.file, units::absolute_path);
+        section.read("state", &mut self.state, units::absolute_path);
         section.read("hash_threads", &mut self.hash_threads, |value| {
             units::number(value, 1, HASH_THREADS_MAX as u64).map(|threads| threads as usize)
         });
     }
 }
-
-/// `read-only` or `read-write`.
-pub(crate) fn access(value: &Value<'_>) -> Result<Access, Wrong> {
-    units::choice(value, &ACCESS_NAMES)
-}
-
-/// The word for an access.
-pub(crate) const fn access_name(access: Access) -> &'static str {
-    match access {
-        Access::ReadOnly => "read-only",
-        Access::ReadWrite => "read-write",
-    }
-}
-
-const ACCESS_NAMES: [(&str, Access); 2] = [
-    (access_name(Access::ReadOnly), Access::ReadOnly),
-    (access_name(Access::ReadWrite), Access::ReadWrite),
-];
 
 /// With more, logins alone could take every CPU and more than 1 GiB of memory.
 pub const HASH_THREADS_MAX: usize = 64;

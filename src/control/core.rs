@@ -16,6 +16,7 @@ use crate::auth::Authenticator;
 use crate::config::{Addressing, Files};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
+use crate::quota::Quotas;
 use crate::session::Limits;
 use crate::storage::Root;
 use crate::sys::worker::Workers;
@@ -36,6 +37,8 @@ pub struct Core {
     pub authenticator: Arc<Authenticator>,
     /// Threads that check passwords.
     pub verifiers: Workers,
+    /// How much users store.
+    pub quotas: Arc<Quotas>,
     /// What transfers share.
     pub depot: Depot,
     /// The roots that sessions of this core have open.
@@ -111,6 +114,8 @@ pub struct Parts {
     pub authenticator: Arc<Authenticator>,
     /// Threads that check passwords.
     pub verifiers: Workers,
+    /// How much users store.
+    pub quotas: Arc<Quotas>,
     /// What transfers share.
     pub depot: Depot,
     /// What the core has to do.
@@ -127,6 +132,7 @@ impl Core {
             active: parts.active,
             authenticator: parts.authenticator,
             verifiers: parts.verifiers,
+            quotas: parts.quotas,
             depot: parts.depot,
             roots: Roots::default(),
             stop: Stop::default(),

@@ -15,6 +15,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub use self::core::{Core, Load, Parts, Phase, Present, Roots, Settings, Stop};
 use crate::data::pool::Reservation;
 use crate::proto::failure::Failure;
 use crate::proto::line::LineDecoder;
+use crate::proto::rights::Rights;
+use crate::quota::Quota;
 use crate::session::event::Transferred;
 use crate::session::{Action, Client, Event, Session};
 use crate::storage::Root;
@@ -108,7 +111,8 @@ type Performing<'a> = Pin<Box<dyn Future<Output = Option<Action>> + 'a>>;
 #[derive(Clone, Debug)]
 struct Tree {
     root: Rc<Root>,
-    access: proto::listing::Access,
+    rights: Arc<Rights>,
+    quota: Option<Arc<Quota>>,
 }
 
 /// Why the connection's task goes on.

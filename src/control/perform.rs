@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
@@ -11,13 +12,13 @@ use crate::config::Announce;
 use crate::data::pool::{Request as PortRequest, Reservation};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
-use crate::proto::listing::Access;
+use crate::proto::rights::Rights;
 use crate::session::action::{
     Credentials, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer,
 };
 use crate::session::event::{Answer, Opened, Transferred, Verdict};
 use crate::session::{Action, Event, Noted};
-use crate::storage::{self, Format, ListRequest, Root, UploadKind};
+use crate::storage::{self, Format, ListRequest, Root, UploadKind, UploadRules};
 use crate::sys;
 use crate::sys::file::FileKind;
 use crate::transfer::{self, Order, Prepared};
@@ -68,7 +69,7 @@ impl Connection {
         let outcome = match self.core.authenticator.anonymous(&user) {
             Some(identity) => Outcome::Accepted(identity),
             None => {
-                let authenticator = std::sync::Arc::clone(&self.core.authenticator);
+                let authenticator = Arc::clone(&self.core.authenticator);
                 let verify = move || authenticator.verify(&user, &password);
                 match self.core.verifiers.run(verify).await {
                     Ok(outcome) => outcome,
@@ -93,7 +94,12 @@ impl Connection {
 
     /// Opens the tree of a user who may log in.
     async fn enter(&mut self, identity: Identity) -> Verdict {
-        let Identity { name, root, access } = identity;
+        let Identity {
+            name,
+            root,
+            rights,
+            quota,
+        } = identity;
         match self
             .core
             .roots
@@ -102,11 +108,13 @@ impl Connection {
         {
             Ok(opened) => {
                 tracing::info!(peer = %self.peer, user = name, "login");
+                let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
                 self.tree = Some(Tree {
                     root: opened,
-                    access,
+                    rights: Arc::clone(&rights),
+                    quota,
                 });
-                Verdict::Accepted(access)
+                Verdict::Accepted(rights)
             }
             Err(error) => {
                 let root = root.display();
@@ -122,7 +130,12 @@ impl Connection {
     }
 
     async fn answer(&self, request: Request) -> Result<Answer, Failure> {
-        let Tree { root, access } = self.tree()?;
+        let Tree {
+            root,
+            rights,
+            quota,
+        } = self.tree()?;
+        let quota = quota.as_deref();
         let done = |()| Answer::Done;
         match request {
             Request::Enter(path) => root.enter(&path).await.map(done),
@@ -143,8 +156,9 @@ impl Connection {
                 .map(|status| Answer::Modified(status.modified)),
             Request::Facts(path, facts) => {
                 let status = root.status(&path).await?;
+                let rights = rights.at(path.as_bytes());
                 Ok(Answer::Line(storage::facts_line(
-                    &path, &status, facts, access,
+                    &path, &status, facts, rights,
                 )))
             }
             Request::Exists(path) => root.name_status(&path).await.map(|_| Answer::Done),
@@ -152,13 +166,21 @@ impl Connection {
                 root.make_directory(&path, umask).await.map(done)
             }
             Request::RemoveDirectory(path) => root.remove_directory(&path).await.map(done),
-            Request::RemoveFile(path) => root.remove_file(&path).await.map(done),
-            Request::Rename(from, to) => root.rename(&from, &to).await.map(done),
+            Request::RemoveFile(path) => root.remove_file(&path, quota).await.map(done),
+            Request::Rename(from, to) => root.rename(&from, &to, true, quota).await.map(done),
+            Request::RenameNew(from, to) => root.rename(&from, &to, false, quota).await.map(done),
             Request::SetAttributes(path, attributes) => {
                 let set = root.set_attributes(&path, attributes.mode, attributes.modified);
                 set.await.map(done)
             }
-            Request::FreeBytes(path) => root.free_bytes(&path).await.map(Answer::Bytes),
+            Request::FreeBytes(path) => {
+                let mut free = root.free_bytes(&path).await?;
+                if let Some(quota) = quota {
+                    quota.learn(root.count(&self.core.depot.workers)).await?;
+                    free = free.min(quota.left());
+                }
+                Ok(Answer::Bytes(free))
+            }
             Request::Progress => {
                 let running = self.running.as_ref().ok_or(Failure::LocalError)?;
                 Ok(Answer::Progress(running.progress()))
@@ -168,8 +190,8 @@ impl Connection {
 
     /// STAT with a name: the lines go over the control connection, a chunk at a time.
     async fn list_here(&mut self, listing: Listing) -> Result<(), Failure> {
-        let Tree { root, access } = self.tree()?;
-        let request = list_request(listing, access);
+        let Tree { root, rights, .. } = self.tree()?;
+        let request = list_request(listing, rights);
         let mut listing = root.list(&self.core.depot.workers, request).await?;
         self.session.listing_begins();
         let mut chunk = Vec::new();
@@ -296,7 +318,7 @@ impl Connection {
                     }
                     other => {
                         let way = way.ok_or(Failure::NoDataConnection)?;
-                        let order = order(other, tree.access)?;
+                        let order = order(other, &tree)?;
                         run(&core, &tree.root, order, way, &shared)
                             .await
                             .map(Transferred::Bytes)
@@ -391,7 +413,7 @@ fn opened(prepared: &Prepared, unique: bool) -> Opened {
     }
 }
 
-fn order(transfer: Transfer, access: Access) -> Result<Order, Failure> {
+fn order(transfer: Transfer, tree: &Tree) -> Result<Order, Failure> {
     Ok(match transfer {
         Transfer::Retrieve {
             path,
@@ -406,6 +428,7 @@ fn order(transfer: Transfer, access: Access) -> Result<Order, Failure> {
             path,
             type_code,
             mode,
+            overwrites,
             umask,
         } => Order::Receive {
             path,
@@ -416,14 +439,18 @@ fn order(transfer: Transfer, access: Access) -> Result<Order, Failure> {
                 StoreMode::Append => UploadKind::Append,
                 StoreMode::Unique => UploadKind::Unique,
             },
-            umask,
+            rules: UploadRules {
+                umask,
+                overwrites,
+                quota: tree.quota.clone(),
+            },
         },
-        Transfer::List(listing) => Order::List(list_request(listing, access)),
+        Transfer::List(listing) => Order::List(list_request(listing, Arc::clone(&tree.rights))),
         Transfer::Digest { .. } => return Err(Failure::LocalError),
     })
 }
 
-fn list_request(listing: Listing, access: Access) -> ListRequest {
+fn list_request(listing: Listing, rights: Arc<Rights>) -> ListRequest {
     ListRequest {
         directory: listing.directory,
         name: listing.name,
@@ -435,7 +462,7 @@ fn list_request(listing: Listing, access: Access) -> ListRequest {
             ListForm::Names => Format::Names,
             ListForm::Facts => Format::Facts(listing.facts),
         },
-        access,
+        rights,
         now: now(),
     }
 }

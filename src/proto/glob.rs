@@ -13,6 +13,12 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     if name.first() == Some(&b'.') && !matches!(pattern, [b'.', ..] | [b'\\', b'.', ..]) {
         return false;
     }
+    covers(pattern, name)
+}
+
+/// As [`matches()`], but a `.` that begins a name is like any other character: for what is forbidden,
+/// and not for what is asked for.
+pub fn covers(pattern: &[u8], name: &[u8]) -> bool {
     let tail =
         memchr::memrchr(b']', pattern).map_or(pattern.len(), |last| pattern.len() - last - 1);
     let (mut pattern, mut name) = (pattern, name);

@@ -85,15 +85,6 @@ pub struct Entry<'a> {
     pub unique: (u64, u64),
 }
 
-/// What a user may do in the tree.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Access {
-    /// Look and download.
-    ReadOnly,
-    /// Everything that the file system lets the server do.
-    ReadWrite,
-}
-
 /// Appends the line of `ls -l`, CRLF included, as it looks at the time `now` (Unix seconds); owner
 /// and group as numbers, as those of the server's system mean nothing to a client.
 pub fn write_list_line(out: &mut Vec<u8>, entry: &Entry<'_>, now: i64, classify: bool) {

@@ -26,6 +26,7 @@ pub mod network;
 pub mod path;
 pub mod proxy;
 pub mod reply;
+pub mod rights;
 pub mod time;
 
 /// A name from outside as one line of text for a log: what is no printable UTF-8 is escaped, so that

@@ -3,11 +3,13 @@
 //!
 //! Who may connect is up to the socket's mode: the user who started the server, and root.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +17,9 @@ use std::time::{Duration, Instant};
 use super::door::Other;
 use super::mailbox::Message;
 use super::metrics;
+use crate::auth::{UserName, is_anonymous};
 use crate::data::report::{Report, Settings};
+use crate::quota::{Quotas, Usage};
 use crate::sys;
 
 /// What the administrator's thread works with.
@@ -23,6 +27,7 @@ pub(super) struct Desk {
     pub(super) cores: Vec<Other>,
     pub(super) started: Instant,
     pub(super) orders: Sender<Order>,
+    pub(super) quotas: Arc<Quotas>,
 }
 
 /// What the supervisor is asked.
@@ -119,10 +124,29 @@ impl Desk {
                 Some(Err(told)) => ("409 Conflict", text, told + "\n"),
                 None => ("503 Service Unavailable", text, BUSY.to_owned()),
             },
+            (Some("GET"), Some("/quotas")) => match self.quotas.report() {
+                Ok(users) => ("200 OK", text, quota_lines(&users)),
+                Err(error) => ("409 Conflict", text, format!("users.state: {error}\n")),
+            },
+            (Some("POST"), Some(page)) if page.starts_with(RESCAN) => {
+                let user = &page[RESCAN.len()..];
+                if UserName::parse(user.as_bytes()).is_err() && !is_anonymous(user.as_bytes()) {
+                    return ("400 Bad Request", text, "no name of a user\n".to_owned());
+                }
+                match self.quotas.forget(user) {
+                    Ok(()) => (
+                        "200 OK",
+                        text,
+                        format!("What {user} stores is counted before the next change.\n"),
+                    ),
+                    Err(error) => ("409 Conflict", text, format!("users.state: {error}\n")),
+                }
+            }
             (Some("GET" | "POST"), Some(_)) => (
                 "404 Not Found",
                 text,
-                "GET /ports, GET /metrics, POST /reload\n".to_owned(),
+                "GET /ports, GET /metrics, GET /quotas, POST /reload, POST /quotas/rescan/USER\n"
+                    .to_owned(),
             ),
             _ => ("400 Bad Request", text, "HTTP is spoken here\n".to_owned()),
         }
@@ -158,6 +182,15 @@ impl Desk {
     }
 }
 
+/// A line for each user: bytes, files and name; `-` where they have to be counted.
+fn quota_lines(users: &BTreeMap<String, Option<Usage>>) -> String {
+    let lines = users.iter().map(|(name, usage)| match usage {
+        Some(Usage { bytes, files }) => format!("{bytes} {files} {name}\n"),
+        None => format!("- - {name}\n"),
+    });
+    lines.collect()
+}
+
 /// The first line of the request, after which its end is awaited.
 fn read_request(stream: &mut UnixStream) -> io::Result<String> {
     let mut request = Vec::new();
@@ -185,6 +218,8 @@ fn read_request(stream: &mut UnixStream) -> io::Result<String> {
     let text = String::from_utf8_lossy(&request);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
+
+const RESCAN: &str = "/quotas/rescan/";
 
 const BUSY: &str = "the server is busy, ask again\n";
 

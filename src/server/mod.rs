@@ -29,6 +29,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, Host, PassivePool, Problem};
 use crate::control::Phase;
 use crate::data::lending::{self, Neighbours};
+use crate::quota::Quotas;
 use crate::sys::credentials::{Account, AccountError, Keep};
 use crate::sys::signal::Signals;
 use crate::sys::socket;
@@ -150,6 +151,7 @@ pub fn run(
             cores: crew.others.clone(),
             started,
             orders,
+            quotas: crew.quotas,
         };
         desk.open(listener).map_err(system("start threads"))?;
     }
@@ -234,6 +236,7 @@ struct Crew {
     neighbours: Neighbours,
     phase: watch::Sender<Phase>,
     admission: Arc<Admission>,
+    quotas: Arc<Quotas>,
     missing: usize,
 }
 
@@ -251,19 +254,22 @@ impl Crew {
         let cpus = ground.cpus;
         let (others, messages): (Vec<Other>, Vec<_>) = cpus.iter().map(|_| Other::new()).unzip();
         let (neighbours, notes) = lending::connect(cpus.len(), ground.pools.len());
+        let listers = Workers::start("list", LIST_THREADS, LIST_QUEUE_MAX)
+            .map_err(system("start threads"))?;
         let common = Common {
             config: Arc::clone(config),
             authenticator: Arc::new(Authenticator::new(&config.anonymous, &config.users)),
             verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
                 .map_err(system("start threads"))?,
-            listers: Workers::start("list", LIST_THREADS, LIST_QUEUE_MAX)
-                .map_err(system("start threads"))?,
+            quotas: Arc::new(Quotas::new(&config.users.state, listers.clone())),
+            listers,
             admission: Arc::clone(&admission),
             active_source_port,
             phase: receiver,
             others: others.clone(),
             neighbours: neighbours.clone(),
         };
+        let quotas = Arc::clone(&common.quotas);
         let missing_count = ground.bound.missing_count();
         let Bound { ports, missing, .. } = ground.bound;
         let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
@@ -289,6 +295,7 @@ impl Crew {
             neighbours,
             phase,
             admission,
+            quotas,
             missing: missing_count,
         })
     }

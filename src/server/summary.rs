@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Ground;
 use super::passive::Bound;
-use crate::config::{Announce, Config, PassivePool, duration_text, ports_text};
+use crate::config::{Announce, Config, PassivePool, duration_text, ports_text, rights};
 use crate::data::pool::PassiveListener;
 
 /// The server as it has started.
@@ -148,10 +148,7 @@ fn passive_text(config: &Config, bound: &Bound) -> String {
 fn access_text(config: &Config) -> String {
     let mut parts = Vec::new();
     if config.anonymous.enabled {
-        let rights = match config.anonymous.access {
-            crate::proto::listing::Access::ReadOnly => "read-only",
-            crate::proto::listing::Access::ReadWrite => "read-write",
-        };
+        let rights = rights::text(config.anonymous.rights.everywhere);
         parts.push(format!(
             "anonymous {rights} in {}",
             config.anonymous.root.display()

@@ -19,6 +19,7 @@ use crate::data::active::{self, Active};
 use crate::data::lending::{Mailbox, Neighbours};
 use crate::data::pool::{PassiveListener, Pool};
 use crate::data::report::CoreReport;
+use crate::quota::Quotas;
 use crate::session;
 use crate::sys;
 use crate::sys::worker::Workers;
@@ -44,6 +45,7 @@ pub(super) struct Common {
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) verifiers: Workers,
     pub(super) listers: Workers,
+    pub(super) quotas: Arc<Quotas>,
     pub(super) admission: Arc<Admission>,
     pub(super) active_source_port: u16,
     pub(super) phase: watch::Receiver<Phase>,
@@ -125,6 +127,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
         active: Active::new(active_policy(config, common.active_source_port)),
         authenticator: common.authenticator,
         verifiers: common.verifiers,
+        quotas: common.quotas,
         depot: Depot {
             gate: Gate::default(),
             buffers: Buffers::default(),

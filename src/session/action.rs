@@ -73,6 +73,8 @@ pub enum Request {
     RemoveFile(VirtualPath),
     /// Give the first a new name: the second.
     Rename(VirtualPath, VirtualPath),
+    /// The same, unless something has that name.
+    RenameNew(VirtualPath, VirtualPath),
     /// Set the permission bits, and with them, or instead, the time of modification.
     SetAttributes(VirtualPath, Attributes),
     /// Bytes that may still be stored below this directory.
@@ -131,6 +133,8 @@ pub enum Transfer {
         type_code: TypeCode,
         /// What becomes of a file that is there already.
         mode: StoreMode,
+        /// Whether a file that is there may be replaced or written to.
+        overwrites: bool,
         /// See [`Umask`].
         umask: Umask,
     },

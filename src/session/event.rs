@@ -1,9 +1,10 @@
 //! What the session is told: one event at a time, in the order in which it happened.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::proto::failure::Failure;
-use crate::proto::listing::Access;
+use crate::proto::rights::Rights;
 
 /// Something that happened on the control connection, on the data connection or in the user's tree.
 #[derive(Debug)]
@@ -30,10 +31,10 @@ pub enum Event<'a> {
 }
 
 /// What the authenticator said of a name and a password.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// They belong together, and the user's tree is open.
-    Accepted(Access),
+    Accepted(Arc<Rights>),
     /// They do not belong together. Unknown users get the same verdict.
     Refused,
     /// It could not be found out: the user file or the user's tree cannot be read, or too many

@@ -79,8 +79,8 @@ impl Session {
                     password: password.to_vec(),
                 }))
             }
-            Login::In { user, access } => {
-                self.login = Login::In { user, access };
+            Login::In { user, rights } => {
+                self.login = Login::In { user, rights };
                 self.say(Code::SUPERFLUOUS, "Already logged in.");
                 None
             }
@@ -96,8 +96,8 @@ impl Session {
             return None;
         };
         match verdict {
-            Verdict::Accepted(access) => {
-                self.login = Login::In { user, access };
+            Verdict::Accepted(rights) => {
+                self.login = Login::In { user, rights };
                 self.attempts = 0;
                 self.say(Code::LOGGED_IN, "Login successful.");
                 None

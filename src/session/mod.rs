@@ -32,6 +32,7 @@ mod tree;
 
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use action::Action;
@@ -39,10 +40,12 @@ pub use event::Event;
 
 use crate::proto::argument::{HashAlgorithm, TypeCode};
 use crate::proto::command::{self, Command, Verb};
-use crate::proto::listing::{Access, FactSet};
+use crate::proto::failure::Failure;
+use crate::proto::listing::FactSet;
 use crate::proto::network::Network;
 use crate::proto::path::VirtualPath;
 use crate::proto::reply::{Code, Reply};
+use crate::proto::rights::{Right, RightSet, Rights};
 
 use action::{Endpoint, Request, Umask};
 
@@ -124,7 +127,7 @@ enum Login {
     /// The authenticator has been asked.
     Verifying(Vec<u8>),
     /// The user may work.
-    In { user: Vec<u8>, access: Access },
+    In { user: Vec<u8>, rights: Arc<Rights> },
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -445,19 +448,37 @@ impl Session {
         }
     }
 
-    /// Whether the user may change things; replies if not.
-    fn may_write(&mut self) -> bool {
-        let writable = matches!(
-            self.login,
-            Login::In {
-                access: Access::ReadWrite,
-                ..
+    /// The path that a name means, if the user has a right there; replies if not.
+    fn path_for(&mut self, right: Right, name: &[u8]) -> Option<VirtualPath> {
+        let path = self.path(name)?;
+        self.may(right, &path).then_some(path)
+    }
+
+    /// Whether the user has a right at a path; replies if not.
+    fn may(&mut self, right: Right, path: &VirtualPath) -> bool {
+        let Some(rights) = self.rights() else {
+            return false;
+        };
+        let Err(failure) = rights.check(path, right) else {
+            return true;
+        };
+        let is_read_only = rights.everywhere == RightSet::READ_ONLY;
+        let writes = !matches!(right, Right::List | Right::Read);
+        match failure {
+            Failure::Denied if is_read_only && writes => {
+                self.say(Code::UNAVAILABLE, "Permission denied: read-only access.");
             }
-        );
-        if !writable {
-            self.say(Code::UNAVAILABLE, "Permission denied: read-only access.");
+            failure => self.reply(reply::failed(failure)),
         }
-        writable
+        false
+    }
+
+    /// What the user may do; `None` before the login.
+    fn rights(&self) -> Option<&Arc<Rights>> {
+        match &self.login {
+            Login::In { rights, .. } => Some(rights),
+            _ => None,
+        }
     }
 
     fn ask(&mut self, question: Question, request: Request) -> Option<Action> {

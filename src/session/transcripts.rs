@@ -6,13 +6,14 @@
 //! | `S: text` | the session replies this line; the replies to one step must match exactly |
 //! | `> text` | the session asks for this action |
 //! | `< text` | what the world outside answers |
-//! | `@ text` | sets the stage: `login rw`, `login ro`, `client ADDRESS`, `no passive`, `no active`; |
+//! | `@ text` | sets the stage: `login rw`, `login ro`, `login rw, /pub read-only, hide .*`, `client ADDRESS`, `no passive`, `no active`; |
 //! | | `repeat N line` sends it N times, `skip N reply` expects it N times, `flood` sends until cut off |
 //! | `# text` | a comment, mostly the paragraph that the lines below hold to |
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Action, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer};
@@ -20,8 +21,8 @@ use super::event::{Answer, Event, Opened, Progress, Transferred, Verdict};
 use super::{Client, Limits, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
-use crate::proto::listing::Access;
 use crate::proto::path::VirtualPath;
+use crate::proto::rights::{Pattern, RightSet, Rights, Rule};
 
 struct Stage {
     session: Session,
@@ -101,13 +102,12 @@ impl Stage {
     fn set(&mut self, directive: &str) {
         match directive.split_once(' ') {
             Some(("login", rights)) => {
-                let access = match rights {
-                    "ro" => Access::ReadOnly,
-                    _ => Access::ReadWrite,
-                };
+                if self.session.user().is_some() {
+                    *self = Self::new(limits(), IpAddr::from([127, 0, 0, 1]), &self.place);
+                }
                 self.feed(Event::Line(b"USER alice"));
                 self.feed(Event::Line(b"PASS secret"));
-                self.feed(Event::Verified(Verdict::Accepted(access)));
+                self.feed(Event::Verified(Verdict::Accepted(self::rights(rights))));
                 self.output.clear();
                 self.actions.clear();
             }
@@ -209,6 +209,26 @@ fn play(path: &Path) {
     stage.nothing_left();
 }
 
+/// `ro`, `rw`, or a set's name and then rules and `hide PATTERN`, separated by commas.
+fn rights(text: &str) -> Arc<Rights> {
+    let mut parts = text.split(", ");
+    let set = match parts.next() {
+        Some("ro") => RightSet::READ_ONLY,
+        Some("up") => RightSet::UPLOAD_ONLY,
+        _ => RightSet::READ_WRITE,
+    };
+    let mut rights = Rights::from(set);
+    for part in parts {
+        match part.strip_prefix("hide ") {
+            Some(pattern) => rights
+                .hidden
+                .push(Pattern::parse(pattern).expect("a pattern")),
+            None => rights.rules.push(Rule::parse(part).expect("a rule")),
+        }
+    }
+    Arc::new(rights)
+}
+
 fn outside(stage: &mut Stage, text: &str) {
     let words: Vec<&str> = text.split(' ').collect();
     let number = |index: usize| words[index].parse::<u64>().expect("a number");
@@ -218,10 +238,7 @@ fn outside(stage: &mut Stage, text: &str) {
         return;
     }
     let event = match words[0] {
-        "accepted" => Event::Verified(Verdict::Accepted(match words[1] {
-            "ro" => Access::ReadOnly,
-            _ => Access::ReadWrite,
-        })),
+        "accepted" => Event::Verified(Verdict::Accepted(rights(words[1]))),
         "refused" => Event::Verified(Verdict::Refused),
         "unavailable" => Event::Verified(Verdict::Unavailable),
         "done" => Event::Answered(Ok(Answer::Done)),
@@ -332,6 +349,7 @@ fn describe_request(request: &Request) -> String {
         Request::RemoveDirectory(path) => one("rmdir", path),
         Request::RemoveFile(path) => one("remove", path),
         Request::Rename(from, to) => format!("rename {} {}", show(from), show(to)),
+        Request::RenameNew(from, to) => format!("rename-new {} {}", show(from), show(to)),
         Request::SetAttributes(path, attributes) => {
             let mut text = one("set", path);
             if let Some(mode) = attributes.mode {
@@ -371,8 +389,10 @@ fn describe_plan(plan: &Plan) -> String {
             path,
             type_code,
             mode,
+            overwrites,
             umask,
         } => {
+            let new = if *overwrites { "" } else { " new" };
             let mode = match mode {
                 StoreMode::Replace => "replace".to_owned(),
                 StoreMode::From(offset) => format!("from {offset}"),
@@ -382,7 +402,11 @@ fn describe_plan(plan: &Plan) -> String {
             let umask = umask
                 .map(|umask| format!(" umask {umask:03o}"))
                 .unwrap_or_default();
-            format!("store {} {} {mode}{umask}", show(path), letter(type_code))
+            format!(
+                "store {} {} {mode}{new}{umask}",
+                show(path),
+                letter(type_code)
+            )
         }
         Transfer::List(listing) => format!("list {}", describe_listing(listing)),
         Transfer::Digest {

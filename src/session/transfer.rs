@@ -14,6 +14,7 @@ use crate::proto::command::{Command, Verb};
 use crate::proto::failure::Failure;
 use crate::proto::network::Network;
 use crate::proto::reply::{Code, Reply};
+use crate::proto::rights::Right;
 
 impl Session {
     pub(super) fn transfer_command(&mut self, command: Command<'_>) -> Option<Action> {
@@ -41,7 +42,7 @@ impl Session {
             }
             Command::Retr(name) => {
                 let offset = mem::take(&mut self.restart);
-                let path = self.path(name)?;
+                let path = self.path_for(Right::Read, name)?;
                 let type_code = self.type_code;
                 self.start(
                     verb,
@@ -228,10 +229,8 @@ impl Session {
 
     fn store(&mut self, verb: Verb, name: &[u8], mode: StoreMode) -> Option<Action> {
         self.restart = 0;
-        if !self.may_write() {
-            return None;
-        }
-        let path = self.path(name)?;
+        let path = self.path_for(Right::Create, name)?;
+        let overwrites = self.rights()?.at(path.as_bytes()).has(Right::Overwrite);
         let (type_code, umask) = (self.type_code, self.umask);
         self.start(
             verb,
@@ -239,6 +238,7 @@ impl Session {
                 path,
                 type_code,
                 mode,
+                overwrites,
                 umask,
             },
         )
@@ -252,8 +252,12 @@ impl Session {
 
     fn listing(&mut self, argument: ListArgument<'_>, form: ListForm) -> Option<Listing> {
         let name = argument.name.filter(|name| !name.is_empty());
-        if let Some(name) = name {
-            self.path(name)?;
+        let path = match name {
+            Some(name) => self.path(name)?,
+            None => self.directory.clone(),
+        };
+        if !self.may(Right::List, &path) {
+            return None;
         }
         Some(Listing {
             directory: self.directory.clone(),
@@ -344,7 +348,7 @@ impl Session {
         name: &[u8],
         range: ByteRange,
     ) -> Option<Action> {
-        let path = self.path(name)?;
+        let path = self.path_for(Right::Read, name)?;
         self.activity = Activity::Running(verb);
         self.question = Question::Digest {
             verb,

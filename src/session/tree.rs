@@ -13,6 +13,7 @@ use crate::proto::failure::Failure;
 use crate::proto::feature;
 use crate::proto::path::VirtualPath;
 use crate::proto::reply::{Code, Reply, quoted};
+use crate::proto::rights::{Right, RightSet};
 use crate::proto::time;
 
 impl Session {
@@ -20,11 +21,11 @@ impl Session {
         match command {
             Command::Cwd(name) => {
                 let path = self.path(name)?;
-                self.ask(Question::Enter(path.clone()), Request::Enter(path))
+                self.enter(path)
             }
             Command::Cdup => {
                 let path = self.directory.parent().unwrap_or_else(VirtualPath::root);
-                self.ask(Question::Enter(path.clone()), Request::Enter(path))
+                self.enter(path)
             }
             Command::Pwd => {
                 let mut text = quoted(self.directory.as_bytes());
@@ -36,12 +37,12 @@ impl Session {
                 self.change_names(command)
             }
             Command::Size(name) => {
-                let path = self.path(name)?;
+                let path = self.path_for(Right::List, name)?;
                 let type_code = self.type_code;
                 self.ask(Question::Size, Request::Size(path, type_code))
             }
             Command::Mdtm(name) => {
-                let path = self.path(name)?;
+                let path = self.path_for(Right::List, name)?;
                 self.ask(Question::Modified, Request::Modified(path))
             }
             Command::Mlst(name) => {
@@ -49,6 +50,9 @@ impl Session {
                     Some(name) => self.path(name)?,
                     None => self.directory.clone(),
                 };
+                if !self.may(Right::List, &path) {
+                    return None;
+                }
                 let facts = self.facts;
                 self.ask(Question::Facts, Request::Facts(path, facts))
             }
@@ -57,6 +61,9 @@ impl Session {
                     Some(name) => self.path(name)?,
                     None => self.directory.clone(),
                 };
+                if !self.exists_for_user(&path) {
+                    return None;
+                }
                 self.ask(Question::FreeBytes, Request::FreeBytes(path))
             }
             Command::Mfmt(modified, name) => self.modify_time(modified, name),
@@ -78,7 +85,7 @@ impl Session {
     fn change_names(&mut self, command: Command<'_>) -> Option<Action> {
         match command {
             Command::Mkd(name) => {
-                let path = self.writable_path(name)?;
+                let path = self.path_for(Right::MakeDirectory, name)?;
                 let umask = self.umask;
                 self.ask(
                     Question::MakeDirectory(path.clone()),
@@ -86,17 +93,22 @@ impl Session {
                 )
             }
             Command::Rmd(name) => {
-                let path = self.writable_path(name)?;
+                let path = self.path_for(Right::Delete, name)?;
                 let question = Question::Simple(Code::FILE_ACTION_OK, "Directory removed.");
                 self.ask(question, Request::RemoveDirectory(path))
             }
             Command::Dele(name) => {
-                let path = self.writable_path(name)?;
+                let path = self.path_for(Right::Delete, name)?;
                 let question = Question::Simple(Code::FILE_ACTION_OK, "File removed.");
                 self.ask(question, Request::RemoveFile(path))
             }
             Command::Rnfr(name) => {
-                let path = self.writable_path(name)?;
+                let path = self.path_for(Right::Rename, name)?;
+                // What no rule reaches here must not be carried to where none does.
+                if !self.rights()?.are_the_same_below(&path) {
+                    self.reply(reply::failed(Failure::Denied));
+                    return None;
+                }
                 self.ask(Question::RenameFrom(path.clone()), Request::Exists(path))
             }
             _ => None,
@@ -109,9 +121,14 @@ impl Session {
             self.say(Code::BAD_SEQUENCE, "Send RNFR first.");
             return None;
         };
-        let to = self.writable_path(name)?;
+        let to = self.path_for(Right::Create, name)?;
+        let overwrites = self.rights()?.at(to.as_bytes()).has(Right::Overwrite);
         let question = Question::Simple(Code::FILE_ACTION_OK, "Renamed.");
-        self.ask(question, Request::Rename(from, to))
+        let request = match overwrites {
+            true => Request::Rename(from, to),
+            false => Request::RenameNew(from, to),
+        };
+        self.ask(question, request)
     }
 
     /// Answers what [`Session::tree_command`] asked.
@@ -158,16 +175,32 @@ impl Session {
         }
     }
 
-    fn writable_path(&mut self, name: &[u8]) -> Option<VirtualPath> {
-        if !self.may_write() {
+    /// Changes to a directory where the user may do anything at all.
+    fn enter(&mut self, path: VirtualPath) -> Option<Action> {
+        if !self.exists_for_user(&path) {
             return None;
         }
-        self.path(name)
+        if self.rights()?.at(path.as_bytes()) == RightSet::NONE {
+            self.reply(reply::failed(Failure::Denied));
+            return None;
+        }
+        self.ask(Question::Enter(path.clone()), Request::Enter(path))
+    }
+
+    /// Whether a path is not hidden from the user; replies if it is.
+    pub(super) fn exists_for_user(&mut self, path: &VirtualPath) -> bool {
+        let exists = self
+            .rights()
+            .is_some_and(|rights| !rights.hides(path.as_bytes()));
+        if !exists {
+            self.reply(reply::failed(Failure::NotFound));
+        }
+        exists
     }
 
     /// draft-somers-ftp-mfxx-04 §3: "213 Modify=YYYYMMDDHHMMSS; name".
     fn modify_time(&mut self, modified: Timestamp, name: &[u8]) -> Option<Action> {
-        let path = self.writable_path(name)?;
+        let path = self.path_for(Right::Attributes, name)?;
         let attributes = Attributes {
             modified: Some(modified.seconds()),
             mode: None,
@@ -181,7 +214,7 @@ impl Session {
 
     /// draft-somers-ftp-mfxx-04 §5: all facts are set, or none is.
     fn modify_facts(&mut self, facts: &FactList<'_>, name: &[u8]) -> Option<Action> {
-        let path = self.writable_path(name)?;
+        let path = self.path_for(Right::Attributes, name)?;
         let mut attributes = Attributes::default();
         for (fact, value) in facts.iter() {
             if fact.eq_ignore_ascii_case(b"modify") {
@@ -211,7 +244,7 @@ impl Session {
     fn site(&mut self, site: SiteCommand<'_>) -> Option<Action> {
         match site {
             SiteCommand::Chmod { mode, name } => {
-                let path = self.writable_path(name)?;
+                let path = self.path_for(Right::Attributes, name)?;
                 let attributes = Attributes {
                     mode: Some(mode),
                     modified: None,
@@ -220,7 +253,7 @@ impl Session {
                 self.ask(question, Request::SetAttributes(path, attributes))
             }
             SiteCommand::Utime { modified, name } => {
-                let path = self.writable_path(name)?;
+                let path = self.path_for(Right::Attributes, name)?;
                 let attributes = Attributes {
                     modified: Some(modified.seconds()),
                     mode: None,

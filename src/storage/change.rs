@@ -2,10 +2,12 @@
 
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
-use crate::sys::file;
-use crate::sys::flag::{AT_REMOVEDIR, O_PATH};
-use crate::uring;
+use crate::quota::{Quota, Usage};
+use crate::sys::file::{self, FileKind};
+use crate::sys::flag::{AT_REMOVEDIR, O_PATH, RENAME_NOREPLACE};
+use crate::uring::{self, Fd};
 
+use super::publish::Name;
 use super::root::{Root, failure};
 
 impl Root {
@@ -43,25 +45,61 @@ impl Root {
     ///
     /// # Errors
     /// [`Failure::IsADirectory`], [`Failure::NotFound`].
-    pub async fn remove_file(&self, path: &VirtualPath) -> Result<(), Failure> {
+    pub async fn remove_file(
+        &self,
+        path: &VirtualPath,
+        quota: Option<&Quota>,
+    ) -> Result<(), Failure> {
         let (parent, name) = self.parent("remove file", path).await?;
+        let (_turn, gone) = match quota {
+            None => (None, None),
+            Some(quota) => (Some(quota.turn().await), stored(&parent, name).await),
+        };
         uring::unlink(&parent, name, 0)
             .await
-            .map_err(|error| failure("remove file", path, &error))
+            .map_err(|error| failure("remove file", path, &error))?;
+        if let (Some(quota), Some((_, gone))) = (quota, gone) {
+            quota.exchange(gone, Usage::default());
+        }
+        Ok(())
     }
 
     /// Gives `from` the name `to`, as rename(2) does: a file there is replaced, an empty directory
-    /// only by a directory.
+    /// only by a directory, and nothing unless `overwrites`.
     ///
     /// # Errors
     /// [`Failure::NotEmpty`], [`Failure::IsADirectory`], [`Failure::NotADirectory`] when what
-    /// stands at `to` cannot be replaced; [`Failure::CrossDevice`] between file systems.
-    pub async fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> Result<(), Failure> {
+    /// stands at `to` cannot be replaced; [`Failure::Exists`] when it is not to be; [`Failure::CrossDevice`] between file systems.
+    pub async fn rename(
+        &self,
+        from: &VirtualPath,
+        to: &VirtualPath,
+        overwrites: bool,
+        quota: Option<&Quota>,
+    ) -> Result<(), Failure> {
         let (from_parent, from_name) = self.parent("rename", from).await?;
         let (to_parent, to_name) = self.parent("rename", to).await?;
-        uring::rename(&from_parent, from_name, &to_parent, to_name, 0)
-            .await
-            .map_err(|error| failure("rename", from, &error))
+        let flags = if overwrites { 0 } else { RENAME_NOREPLACE };
+        let (_turn, moved, gone) = match quota {
+            None => (None, None, None),
+            Some(quota) => (
+                Some(quota.turn().await),
+                stored(&from_parent, from_name).await,
+                stored(&to_parent, to_name).await,
+            ),
+        };
+        let renamed = uring::rename(&from_parent, from_name, &to_parent, to_name, flags).await;
+        renamed.map_err(|error| match failure("rename", from, &error) {
+            // rename(2): not every file system knows the flag.
+            Failure::NameInvalid if !overwrites => Failure::Unsupported,
+            failure => failure,
+        })?;
+        // rename(2): between two names of one file nothing happens.
+        let is_same = moved.map(|(file, _)| file) == gone.map(|(file, _)| file);
+        if let (Some(quota), Some((_, gone)), false) = (quota, gone, is_same) {
+            quota.exchange(gone, Usage::default());
+        }
+        Ok(())
     }
 
     /// Sets the permission bits (0 to 0o7777), the time of modification (seconds since 1970, UTC),
@@ -87,4 +125,15 @@ impl Root {
         };
         set().map_err(|error| failure("set attributes", path, &error))
     }
+}
+
+/// Which file has a name, and what it counts for in a quota.
+async fn stored(parent: &Fd, name: &[u8]) -> Option<((u64, u64), Usage)> {
+    let status = Name::new(parent, name).status().await.ok().flatten()?;
+    let usage = Usage {
+        bytes: status.size,
+        files: 1,
+    };
+    let file = (status.device, status.inode);
+    (status.kind == FileKind::File).then_some((file, usage))
 }

@@ -219,15 +219,16 @@ impl Cursor {
         let Some(names) = &mut self.names else {
             return Ok(false);
         };
-        let Some(listed) = names.next(|name| self.filter.shows(name))? else {
+        let shows = |name: &[u8]| self.filter.shows(name) && !self.lines.hides(name);
+        let Some(listed) = names.next(shows)? else {
             return Ok(false);
         };
         let name = listed.name.to_bytes();
-        if !self.filter.shows(name) {
+        if !self.filter.shows(name) || self.lines.hides(name) {
             return Ok(true);
         }
         match self.lines.entry(out, listed) {
-            Ok(EntryKind::Directory) => {
+            Ok(EntryKind::Directory) if self.lines.may_list(name) => {
                 if let Some(tree) = &mut self.tree
                     && let Err(limit) = tree.push(name)
                 {

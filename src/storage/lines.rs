@@ -3,10 +3,12 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::proto::argument::ListOptions;
-use crate::proto::listing::{self, Access, Entry, Fact, FactSet, Kind, Role};
+use crate::proto::listing::{self, Entry, Fact, FactSet, Kind, Role};
 use crate::proto::path::VirtualPath;
+use crate::proto::rights::{Right, RightSet, Rights};
 use crate::sys::directory::{EntryKind, read_link};
 use crate::sys::file::{self, FileKind, FileStatus};
 use crate::sys::flag::O_PATH;
@@ -22,7 +24,7 @@ pub(super) struct Lines {
     root: OwnedFd,
     format: Format,
     options: ListOptions,
-    access: Access,
+    rights: Arc<Rights>,
     now: i64,
     /// What NLST puts before a name.
     prefix: Vec<u8>,
@@ -45,7 +47,7 @@ impl Lines {
             root,
             format,
             options: request.options,
-            access: request.access,
+            rights: Arc::clone(&request.rights),
             now: request.now,
             prefix: Vec::new(),
             path: path.relative().to_vec(),
@@ -156,9 +158,35 @@ impl Lines {
                 (Err(_), None) => file::status_at(&listed.directory, listed.name)?,
             },
         };
+        let rights = self.rights_at(name);
         let entry = entry(name, &status, None);
-        listing::write_facts_line(out, &entry, facts, Role::Listed, self.access);
+        listing::write_facts_line(out, &entry, facts, Role::Listed, rights);
         Ok(listed.kind)
+    }
+
+    /// Whether a name in the current directory does not exist for the user.
+    pub(super) fn hides(&self, name: &[u8]) -> bool {
+        !self.rights.hidden.is_empty() && self.rights.hides(&self.path_of(name))
+    }
+
+    /// Whether the user may list a directory in the current one.
+    pub(super) fn may_list(&self, name: &[u8]) -> bool {
+        self.rights_at(name).has(Right::List)
+    }
+
+    fn rights_at(&self, name: &[u8]) -> RightSet {
+        match self.rights.are_everywhere_the_same() {
+            true => self.rights.everywhere,
+            false => self.rights.at(&self.path_of(name)),
+        }
+    }
+
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        // The path of the root is "."; no component of any other is.
+        match self.path == b"." {
+            true => name.to_vec(),
+            false => [&self.path[..], b"/", name].concat(),
+        }
     }
 
     /// What `name` in the current directory leads to, inside the tree.
@@ -192,7 +220,8 @@ impl Lines {
                 // RFC 3659 §7.5.1.2: without the type fact nothing would tell them from entries.
                 Format::Facts(facts) if !facts.contains(Fact::Type) => {}
                 Format::Facts(facts) => {
-                    listing::write_facts_line(out, &entry, facts, role, self.access);
+                    let rights = self.rights.at(&self.path);
+                    listing::write_facts_line(out, &entry, facts, role, rights);
                 }
             }
         }
@@ -232,11 +261,11 @@ pub fn facts_line(
     path: &VirtualPath,
     status: &FileStatus,
     facts: FactSet,
-    access: Access,
+    rights: RightSet,
 ) -> Vec<u8> {
     let mut line = Vec::new();
     let entry = entry(path.as_bytes(), status, None);
-    listing::write_facts(&mut line, &entry, facts, Role::Listed, access);
+    listing::write_facts(&mut line, &entry, facts, Role::Listed, rights);
     line
 }
 

@@ -5,11 +5,13 @@
 //! ([`names`](super::names)), and a client that reads slowly holds no thread.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::proto::argument::ListOptions;
 use crate::proto::failure::Failure;
-use crate::proto::listing::{Access, FactSet};
+use crate::proto::listing::FactSet;
 use crate::proto::path::VirtualPath;
+use crate::proto::rights::Rights;
 use crate::sys::worker::Workers;
 
 use super::directory::Cursor;
@@ -29,8 +31,8 @@ pub struct ListRequest {
     pub options: ListOptions,
     /// The form of a line.
     pub format: Format,
-    /// What the user may do, for the `perm` fact.
-    pub access: Access,
+    /// What the user may do: for the `perm` fact, and what is hidden is not listed.
+    pub rights: Arc<Rights>,
     /// The time, in seconds since 1970: `ls -l` shows the year of old files instead of the hour.
     pub now: i64,
 }

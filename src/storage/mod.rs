@@ -18,6 +18,7 @@
 //! - `digest`: HASH and its kin, SIZE in TYPE A.
 
 mod change;
+mod count;
 mod digest;
 mod directory;
 mod lines;
@@ -36,4 +37,4 @@ pub use digest::{ASCII_SIZE_MAX, Digest};
 pub use lines::facts_line;
 pub use listing::{Format, ListRequest, Listing};
 pub use root::Root;
-pub use upload::{Upload, UploadKind};
+pub use upload::{Upload, UploadKind, UploadRules};

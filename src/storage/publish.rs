@@ -27,8 +27,20 @@ pub(super) struct Unseen {
     target: Name,
     /// The name of the file meanwhile, where it cannot be without.
     hidden: Option<Name>,
-    /// Nothing had the name when the upload began.
-    is_new: bool,
+    replaces: Replaces,
+    /// The size of the file whose name it has taken.
+    replaced: Option<u64>,
+}
+
+/// Whether an upload replaces a file of its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Replaces {
+    /// There was one when the upload began.
+    Likely,
+    /// There was none; one that has come since is replaced.
+    Maybe,
+    /// There was none; one that has come since stays, and the upload fails.
+    Never,
 }
 
 /// What became of an attempt to write and publish at once.
@@ -55,16 +67,26 @@ pub(super) struct Leftover {
 
 impl Unseen {
     /// Makes the file in which an upload to `target` waits for its end.
-    pub(super) async fn make(target: Name, is_new: bool, mode: u32) -> io::Result<(OwnedFd, Self)> {
+    pub(super) async fn make(
+        target: Name,
+        replaces: Replaces,
+        mode: u32,
+    ) -> io::Result<(OwnedFd, Self)> {
         let (file, hidden) = target.make_unnamed(mode).await?;
         Ok((
             file,
             Self {
                 target,
                 hidden,
-                is_new,
+                replaces,
+                replaced: None,
             },
         ))
+    }
+
+    /// The size of the file whose name it has taken; `None`: there was none.
+    pub(super) fn replaced(&self) -> Option<u64> {
+        self.replaced
     }
 
     /// Writes the last bytes, if there are any, and gives the file its name; the bytes come back. In
@@ -96,7 +118,7 @@ impl Unseen {
         bytes: Vec<u8>,
         offset: u64,
     ) -> (Result<AtOnce, Unsuitable>, Vec<u8>) {
-        if !self.is_new {
+        if self.replaces == Replaces::Likely {
             match self.take_over(file).await {
                 // Until it has its name it is left over.
                 Ok(true) => self.hidden = Some(self.target.hidden()),
@@ -117,23 +139,22 @@ impl Unseen {
             Ok(()) => Ok(AtOnce::Published),
             Err(Step::Write(error)) => Err(Unsuitable::Unwritten(error)),
             // The name was taken meanwhile, or whatever it is will be met again.
-            Err(Step::Link(_) | Step::Rename(_)) => {
-                self.is_new = false;
-                Ok(AtOnce::Written)
-            }
+            Err(Step::Link(_) | Step::Rename(_)) => Ok(AtOnce::Written),
         };
         (outcome, bytes)
     }
 
     /// Lets the file take over the permissions of the one that it is to replace; says whether there
     /// is one.
-    async fn take_over(&self, file: &Fd) -> Result<bool, Unsuitable> {
+    async fn take_over(&mut self, file: &Fd) -> Result<bool, Unsuitable> {
+        self.replaced = None;
         match self.target.status().await.map_err(Unsuitable::Unknown)? {
             None => Ok(false),
             Some(status) if status.kind == FileKind::File => {
                 // The bits that make a program run as its owner are not inherited: write(2) would
                 // have cleared them, too.
                 file::set_mode(file, status.mode & 0o777).map_err(Unsuitable::Unknown)?;
+                self.replaced = Some(status.size);
                 Ok(true)
             }
             Some(status) => Err(Unsuitable::Kind(status.kind)),
@@ -142,8 +163,11 @@ impl Unseen {
 
     /// Gives the file its name. A file that has it is replaced and hands on its permissions.
     pub(super) async fn publish(&mut self, file: &Fd) -> Result<(), Unsuitable> {
-        if self.is_new && self.publish_new(file).await {
+        if self.replaces != Replaces::Likely && self.publish_new(file).await {
             return Ok(());
+        }
+        if self.replaces == Replaces::Never {
+            return Err(Unsuitable::Taken);
         }
         self.take_over(file).await?;
         let hidden = match self.hidden.take() {
@@ -341,7 +365,7 @@ mod tests {
     use crate::uring::RingOptions;
 
     /// A file system without `O_TMPFILE` is not at hand: the file gets its hidden name here.
-    async fn hidden(target: &Name, is_new: bool) -> (Fd, Unseen) {
+    async fn hidden(target: &Name, replaces: Replaces) -> (Fd, Unseen) {
         let (file, hidden) = target.make_hidden(0o644).await.unwrap();
         let target = target.clone();
         (
@@ -349,7 +373,8 @@ mod tests {
             Unseen {
                 target,
                 hidden: Some(hidden),
-                is_new,
+                replaces,
+                replaced: None,
             },
         )
     }
@@ -369,9 +394,9 @@ mod tests {
             let parent: Fd = Rc::new(fs::File::open(folder.path()).unwrap().into());
             let target = Name::new(&parent, b"file");
 
-            let (file, mut first) = hidden(&target, true).await;
+            let (file, mut first) = hidden(&target, Replaces::Maybe).await;
             assert!(names(&folder).iter().all(|name| is_hidden_name(name)));
-            let (second_file, mut second) = hidden(&target, true).await;
+            let (second_file, mut second) = hidden(&target, Replaces::Maybe).await;
             assert_eq!(names(&folder).len(), 2);
             first.publish(&file).await.unwrap();
             assert!(first.into_leftover().is_none());
@@ -389,9 +414,9 @@ mod tests {
                 .mode();
             assert_eq!(mode & 0o777, 0o600);
 
-            let (_, third) = hidden(&target, false).await;
+            let (_, third) = hidden(&target, Replaces::Likely).await;
             third.into_leftover().unwrap().remove().await;
-            let (_, fourth) = hidden(&target, false).await;
+            let (_, fourth) = hidden(&target, Replaces::Likely).await;
             fourth.into_leftover().unwrap().remove_now();
             assert_eq!(names(&folder), [b"file"]);
         })

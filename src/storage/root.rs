@@ -166,6 +166,8 @@ pub(super) enum Unsuitable {
     Kind(FileKind),
     /// It has no name any more.
     Gone,
+    /// Another has got its name, and is not to be replaced.
+    Taken,
     /// It cannot be asked.
     Unknown(io::Error),
     /// It does not take what is to be written.
@@ -178,6 +180,7 @@ impl Unsuitable {
             Self::Kind(FileKind::Directory) => Failure::IsADirectory,
             Self::Kind(_) => Failure::NotAFile,
             Self::Gone => Failure::NotFound,
+            Self::Taken => Failure::Exists,
             Self::Unknown(error) => failure(operation, path, &error),
             Self::Unwritten(error) => unwritten(&error),
         }

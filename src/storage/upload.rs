@@ -9,16 +9,18 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::config::{FailedUpload, UploadPolicy};
 use crate::proto::failure::Failure;
 use crate::proto::path::{NAME_BYTES_MAX, VirtualPath};
+use crate::quota::{Charge, Quota};
 use crate::sys::file::{self, FileKind};
 use crate::sys::flag::{O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_WRONLY};
 use crate::sys::tree;
 use crate::uring::{self, Fd};
 
-use super::publish::{Leftover, Name, Unseen, random};
+use super::publish::{Leftover, Name, Replaces, Unseen, random};
 use super::root::{INSIDE, Root, Unsuitable, failure, regular, unwritten};
 use super::space::Space;
 
@@ -33,6 +35,27 @@ pub enum UploadKind {
     Append,
     /// It stays, and the upload gets another name (STOU).
     Unique,
+}
+
+/// How a user may store files.
+#[derive(Clone, Debug)]
+pub struct UploadRules {
+    /// Permission bits that new files do not get; `None`: as the settings have it.
+    pub umask: Option<u32>,
+    /// Whether files that are there may be replaced or written to.
+    pub overwrites: bool,
+    /// What it counts for; [`Quota::learn`] has been called.
+    pub quota: Option<Arc<Quota>>,
+}
+
+impl Default for UploadRules {
+    fn default() -> Self {
+        Self {
+            umask: None,
+            overwrites: true,
+            quota: None,
+        }
+    }
 }
 
 /// A file that arrives. Dropped without an end, it leaves what [`FailedUpload::Discard`] leaves.
@@ -51,6 +74,10 @@ pub struct Upload {
     cut_from: Option<u64>,
     /// The empty file that was made to be written in place.
     made: Option<Leftover>,
+    /// The size of the file that is replaced or written to, if there is one.
+    replaced: Option<u64>,
+    /// What it counts for.
+    charge: Option<Charge>,
 }
 
 impl Root {
@@ -61,49 +88,96 @@ impl Root {
     /// [`Failure::Busy`] while another upload writes to the file in place;
     /// [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name cannot be a file's;
     /// [`Failure::OffsetBeyondEnd`] when REST points behind the end of the file, and
-    /// [`Failure::NotFound`] when it points into none.
+    /// [`Failure::NotFound`] when it points into none; [`Failure::Exists`] when the file is there
+    /// and `rules` do not let it be replaced.
     pub async fn upload(
         &self,
         path: &VirtualPath,
         kind: UploadKind,
-        umask: Option<u32>,
+        rules: UploadRules,
     ) -> Result<Upload, Failure> {
+        let UploadRules {
+            umask,
+            overwrites,
+            quota,
+        } = rules;
         let mode = 0o666 & !umask.unwrap_or(self.settings.umask);
+        let mut upload = self.begin_as(path, kind, mode, overwrites).await?;
+        if let Some(quota) = quota {
+            let existing = upload.replaced;
+            match Charge::begin(&quota, existing) {
+                Ok(charge) => upload.charge = Some(charge),
+                Err(failure) => {
+                    upload.abandon().await;
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(upload)
+    }
+
+    async fn begin_as(
+        &self,
+        path: &VirtualPath,
+        kind: UploadKind,
+        mode: u32,
+        overwrites: bool,
+    ) -> Result<Upload, Failure> {
         match kind {
-            UploadKind::Replace | UploadKind::ReplaceFrom(0) => self.replace(path, mode).await,
-            UploadKind::ReplaceFrom(offset) => self.write_at(path, Some(offset), mode).await,
-            UploadKind::Append => self.write_at(path, None, mode).await,
+            UploadKind::Replace | UploadKind::ReplaceFrom(0) => {
+                self.replace(path, mode, overwrites).await
+            }
+            UploadKind::ReplaceFrom(_) if !overwrites => Err(Failure::Denied),
+            UploadKind::ReplaceFrom(offset) => {
+                self.write_at(path, Some(offset), mode, overwrites).await
+            }
+            UploadKind::Append => self.write_at(path, None, mode, overwrites).await,
             UploadKind::Unique => self.write_unique(path, mode).await,
         }
     }
 
-    async fn replace(&self, path: &VirtualPath, mode: u32) -> Result<Upload, Failure> {
+    async fn replace(
+        &self,
+        path: &VirtualPath,
+        mode: u32,
+        overwrites: bool,
+    ) -> Result<Upload, Failure> {
         if self.settings.uploads == UploadPolicy::InPlace {
-            return self.write_at(path, Some(0), mode).await;
+            return self.write_at(path, Some(0), mode, overwrites).await;
         }
         let (parent, name) = self.parent("upload", path).await?;
         let target = Name::new(&parent, name);
         let status = target.status().await;
         let status = status.map_err(|error| failure("upload", path, &error))?;
+        let replaced = status.as_ref().map(|status| status.size);
         let is_new = match status.map(|status| status.kind) {
             None => true,
+            Some(FileKind::File | FileKind::Symlink) if !overwrites => {
+                return Err(Failure::Exists);
+            }
             Some(FileKind::File) => {
                 self.may_write(&target, path).await?;
                 false
             }
             // Through the link, inside the tree: the link itself is not ours to replace.
-            Some(FileKind::Symlink) => return self.write_at(path, Some(0), mode).await,
+            Some(FileKind::Symlink) => return self.write_at(path, Some(0), mode, overwrites).await,
             Some(kind) => return Err(Unsuitable::Kind(kind).into_failure("upload", path)),
         };
-        match Unseen::make(target, is_new, mode).await {
+        let replaces = match is_new {
+            true if overwrites => Replaces::Maybe,
+            true => Replaces::Never,
+            false => Replaces::Likely,
+        };
+        match Unseen::make(target, replaces, mode).await {
             Ok((file, unseen)) => {
                 let mut upload = self.begin(file, 0, path);
                 upload.unseen = Some(unseen);
+                upload.replaced = replaced;
                 Ok(upload)
             }
             // The file may be written, but its directory may not.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_new => {
-                self.write_at(path, Some(0), mode).await
+                self.write_at(path, Some(0), mode, overwrites).await
             }
             Err(error) => Err(failure("upload", path, &error)),
         }
@@ -120,6 +194,8 @@ impl Root {
             reserved: None,
             cut_from: None,
             made: None,
+            replaced: None,
+            charge: None,
         }
     }
 
@@ -141,10 +217,14 @@ impl Root {
         path: &VirtualPath,
         offset: Option<u64>,
         mode: u32,
+        overwrites: bool,
     ) -> Result<Upload, Failure> {
         // A restart in the middle of nothing would leave an empty file behind.
         let may_make = matches!(offset, None | Some(0));
-        let (file, is_made) = self.open_in_place(path, may_make, mode).await?;
+        let (file, is_made) = match overwrites {
+            true => self.open_in_place(path, may_make, mode).await?,
+            false => (self.open_new(path, mode).await?, true),
+        };
         regular(&file).map_err(|error| error.into_failure("upload", path))?;
         tree::set_blocking(&file).map_err(|error| failure("upload", path, &error))?;
         lock(&file, path)?;
@@ -156,11 +236,20 @@ impl Root {
         }
         let mut upload = self.begin(file, position, path);
         upload.cut_from = (status.size > position).then_some(status.size);
+        upload.replaced = (!is_made).then_some(status.size);
         if is_made {
             let (parent, name) = self.parent("upload", path).await?;
             upload.made = Some(Leftover::file(Name::new(&parent, name), &status));
         }
         Ok(upload)
+    }
+
+    /// Makes a file where there is none.
+    async fn open_new(&self, path: &VirtualPath, mode: u32) -> Result<OwnedFd, Failure> {
+        let flags = O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CREAT | O_EXCL;
+        uring::open(&self.directory, path.relative(), flags, mode, INSIDE)
+            .await
+            .map_err(|error| failure("upload", path, &error))
     }
 
     /// Opens a file for writing, or makes it; whether it was made is in the answer.
@@ -211,7 +300,7 @@ impl Root {
             let mut upload = self.begin(file, 0, &path);
             upload.reserved = Some(Leftover::file(name.clone(), &status));
             if self.settings.uploads == UploadPolicy::Whole {
-                let made = Unseen::make(name, false, mode).await;
+                let made = Unseen::make(name, Replaces::Likely, mode).await;
                 let (file, unseen) = made.map_err(|error| failure("upload", &path, &error))?;
                 upload.file = Rc::new(file);
                 upload.unseen = Some(unseen);
@@ -261,6 +350,9 @@ impl Upload {
     /// # Errors
     /// [`Failure::StorageFull`] and whatever else the file system says.
     pub async fn write(&mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
+        if let Err(failure) = self.grow(offset, &bytes) {
+            return (Err(failure), bytes);
+        }
         // What is reserved for a file in place would stay if the server died.
         let may_reserve = self.unseen.is_some();
         let (written, bytes) = self
@@ -268,6 +360,14 @@ impl Upload {
             .write(&self.file, bytes, offset, may_reserve)
             .await;
         (written.map_err(|error| unwritten(&error)), bytes)
+    }
+
+    /// Counts bytes before they are written.
+    fn grow(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let size = offset.saturating_add(bytes.len() as u64);
+        self.charge
+            .as_mut()
+            .map_or(Ok(()), |charge| charge.grow(size))
     }
 
     /// Writes the last bytes, if any are left, at `offset`, where the file ends so far, and ends the
@@ -279,6 +379,18 @@ impl Upload {
     /// become something that is not to be replaced. A whole upload leaves nothing then.
     pub async fn finish(mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
         let size = offset.saturating_add(bytes.len() as u64);
+        if let Err(failure) = self.grow(offset, &bytes) {
+            self.abandon().await;
+            return (Err(failure), bytes);
+        }
+        let quota = self
+            .charge
+            .as_ref()
+            .map(|charge| Arc::clone(charge.quota()));
+        let turn = match &quota {
+            Some(quota) => Some(quota.turn().await),
+            None => None,
+        };
         let (ended, bytes) = match &mut self.unseen {
             Some(unseen) if self.space.is_as_needed() => {
                 unseen.write_and_publish(&self.file, bytes, offset).await
@@ -286,6 +398,7 @@ impl Upload {
             _ => {
                 let (written, bytes) = self.write(bytes, offset).await;
                 if let Err(failure) = written {
+                    drop(turn);
                     self.abandon().await;
                     return (Err(failure), bytes);
                 }
@@ -293,8 +406,10 @@ impl Upload {
             }
         };
         if ended.is_ok() {
+            self.settle(size);
             self.reserved = None;
         }
+        drop(turn);
         if let Err(Unsuitable::Unwritten(error)) = ended {
             let failure = unwritten(&error);
             self.abandon().await;
@@ -306,6 +421,20 @@ impl Upload {
             ended.map_err(|error| error.into_failure("upload", &path)),
             bytes,
         )
+    }
+
+    /// The file has its name and this size: that is what it counts for.
+    fn settle(&mut self, size: u64) {
+        let Some(charge) = self.charge.take() else {
+            return;
+        };
+        let replaced = match &self.unseen {
+            // The empty file that kept the name was this upload's own.
+            Some(_) if self.reserved.is_some() => None,
+            Some(unseen) => unseen.replaced(),
+            None => self.replaced,
+        };
+        charge.settle(size, replaced);
     }
 
     /// Ends the upload: all its bytes have been written.
@@ -327,15 +456,27 @@ impl Upload {
         if keep {
             self.space.give_back(&self.file).await;
         }
+        let quota = self
+            .charge
+            .as_ref()
+            .map(|charge| Arc::clone(charge.quota()));
+        let turn = match &quota {
+            Some(quota) => Some(quota.turn().await),
+            None => None,
+        };
         let kept = match &mut self.unseen {
+            // Written in place, it is there whatever becomes of the upload.
+            None if self.made.is_none() && self.reserved.is_none() => true,
             _ if !keep => false,
             None => true,
             Some(unseen) if self.reserved.is_some() => unseen.publish(&self.file).await.is_ok(),
             Some(unseen) => unseen.publish_new(&self.file).await,
         };
         if kept {
+            self.settle(arrived);
             self.reserved = None;
         }
+        drop(turn);
         self.discard(arrived).await;
     }
 

@@ -68,6 +68,17 @@ impl Workers {
         Ok(workers)
     }
 
+    /// Hands over a job whose end nobody waits for.
+    ///
+    /// # Errors
+    /// [`WorkerError::Busy`]; the job is dropped.
+    pub fn hand_over(&self, job: impl FnOnce() + Send + 'static) -> Result<(), WorkerError> {
+        self.owner.shared.push(Box::new(move || {
+            // AssertUnwindSafe: what the job captured is gone after a panic, nobody sees it.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+        }))
+    }
+
     /// Hands a job to the workers, at once; the future waits for its result.
     ///
     /// Dropping the future drops a job that has not begun; one that has begun runs to its end and

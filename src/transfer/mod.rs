@@ -20,7 +20,7 @@ pub use watch::Watch;
 use crate::proto::argument::{ByteRange, HashAlgorithm, TypeCode};
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
-use crate::storage::{Digest, ListRequest, Listing, Root, Upload, UploadKind};
+use crate::storage::{Digest, ListRequest, Listing, Root, Upload, UploadKind, UploadRules};
 use crate::sys::file::FileStatus;
 use crate::sys::worker::Workers;
 use crate::uring::{self, Fd, PipePool};
@@ -60,8 +60,8 @@ pub enum Order {
         type_code: TypeCode,
         /// What becomes of a file that is there; an offset counts bytes of the representation.
         kind: UploadKind,
-        /// Permission bits that the file does not get; `None`: as configured.
-        umask: Option<u32>,
+        /// How the user may store files.
+        rules: UploadRules,
     },
     /// Send a listing.
     List(ListRequest),
@@ -84,7 +84,7 @@ pub enum Prepared {
     /// A file that is to be received.
     Receive {
         /// The file under way.
-        upload: Upload,
+        upload: Box<Upload>,
         /// The representation on the data connection.
         type_code: TypeCode,
     },
@@ -121,7 +121,7 @@ pub async fn prepare(depot: &Depot, root: &Root, order: Order) -> Result<Prepare
             path,
             type_code,
             kind,
-            umask,
+            rules,
         } => {
             let kind = match (kind, type_code) {
                 (UploadKind::ReplaceFrom(offset), TypeCode::Ascii) => {
@@ -130,8 +130,14 @@ pub async fn prepare(depot: &Depot, root: &Root, order: Order) -> Result<Prepare
                 }
                 (kind, _) => kind,
             };
-            let upload = root.upload(&path, kind, umask).await?;
-            Ok(Prepared::Receive { upload, type_code })
+            if let Some(quota) = &rules.quota {
+                quota.learn(root.count(&depot.workers)).await?;
+            }
+            let upload = root.upload(&path, kind, rules).await?;
+            Ok(Prepared::Receive {
+                upload: Box::new(upload),
+                type_code,
+            })
         }
         Order::List(request) => {
             let listing = root.list(&depot.workers, request).await?;
@@ -162,7 +168,7 @@ impl Prepared {
                 offset,
             } => send::ascii(depot, &file, offset, status.size, socket, watch).await,
             Self::Receive { upload, type_code } => {
-                receive::run(depot, upload, type_code, socket, watch).await
+                receive::run(depot, *upload, type_code, socket, watch).await
             }
             Self::List(listing) => list::run(depot, *listing, socket, watch).await,
         };

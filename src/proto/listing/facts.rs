@@ -1,6 +1,7 @@
 //! Facts of an entry: what MLSD and MLST tell of it (RFC 3659 §7).
 
-use super::{Access, EXECUTE_BITS, Entry, Kind, write_left, write_name};
+use super::{EXECUTE_BITS, Entry, Kind, write_left, write_name};
+use crate::proto::rights::{Right, RightSet};
 use crate::proto::time;
 
 /// Who an entry is to the listing it is in.
@@ -125,14 +126,14 @@ pub fn write_facts(
     entry: &Entry<'_>,
     facts: FactSet,
     role: Role,
-    access: Access,
+    rights: RightSet,
 ) {
     out.reserve(FACTS_BYTES + entry.name.len());
     for fact in facts.iter() {
         let start = out.len();
         out.extend_from_slice(fact.name().as_bytes());
         out.push(b'=');
-        if write_value(out, entry, fact, role, access) {
+        if write_value(out, entry, fact, role, rights) {
             out.push(b';');
         } else {
             out.truncate(start);
@@ -148,9 +149,9 @@ pub fn write_facts_line(
     entry: &Entry<'_>,
     facts: FactSet,
     role: Role,
-    access: Access,
+    rights: RightSet,
 ) {
-    write_facts(out, entry, facts, role, access);
+    write_facts(out, entry, facts, role, rights);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -160,7 +161,7 @@ fn write_value(
     entry: &Entry<'_>,
     fact: Fact,
     role: Role,
-    access: Access,
+    rights: RightSet,
 ) -> bool {
     match fact {
         Fact::Type => out.extend_from_slice(type_name(entry.kind, role)),
@@ -173,7 +174,7 @@ fn write_value(
             Some(created) if created <= entry.modified => time::write_timestamp(out, created),
             _ => return false,
         },
-        Fact::Perm => write_permissions(out, entry, access),
+        Fact::Perm => write_permissions(out, entry, rights),
         Fact::Unique => {
             write_hexadecimal(out, entry.unique.0);
             out.push(b'g');
@@ -205,29 +206,29 @@ fn type_name(kind: Kind, role: Role) -> &'static [u8] {
 
 /// RFC 3659 §7.5.5: the commands that make sense for the entry. Of the mode only what holds for
 /// everybody is used; whose bits apply to the server's user, the kernel knows.
-fn write_permissions(out: &mut Vec<u8>, entry: &Entry<'_>, access: Access) {
+fn write_permissions(out: &mut Vec<u8>, entry: &Entry<'_>, rights: RightSet) {
     let readable = entry.mode & READ_BITS != 0;
     let searchable = entry.mode & EXECUTE_BITS != 0;
-    let writable = entry.mode & WRITE_BITS != 0 && access == Access::ReadWrite;
-    let changeable = access == Access::ReadWrite;
+    let writable = entry.mode & WRITE_BITS != 0;
+    let may = |right| rights.has(right);
     let letters: &[(u8, bool)] = match entry.kind {
         Kind::File => &[
-            (b'a', writable),
-            (b'd', changeable),
-            (b'f', changeable),
-            (b'r', readable),
-            (b'w', writable),
+            (b'a', writable && may(Right::Overwrite)),
+            (b'd', may(Right::Delete)),
+            (b'f', may(Right::Rename)),
+            (b'r', readable && may(Right::Read)),
+            (b'w', writable && may(Right::Overwrite)),
         ],
         Kind::Directory => &[
-            (b'c', writable && searchable),
-            (b'd', changeable),
+            (b'c', writable && searchable && may(Right::Create)),
+            (b'd', may(Right::Delete)),
             (b'e', searchable),
-            (b'f', changeable),
-            (b'l', readable),
-            (b'm', writable && searchable),
-            (b'p', writable && searchable),
+            (b'f', may(Right::Rename)),
+            (b'l', readable && may(Right::List)),
+            (b'm', writable && searchable && may(Right::MakeDirectory)),
+            (b'p', writable && searchable && may(Right::Delete)),
         ],
-        _ => &[(b'd', changeable), (b'f', changeable)],
+        _ => &[(b'd', may(Right::Delete)), (b'f', may(Right::Rename))],
     };
     out.extend(
         letters
@@ -272,14 +273,14 @@ mod tests {
     use super::super::tests::{MODIFIED, entry};
     use super::*;
 
-    fn facts(entry: &Entry<'_>, facts: &str, role: Role, access: Access) -> String {
+    fn facts(entry: &Entry<'_>, facts: &str, role: Role, rights: RightSet) -> String {
         let mut out = Vec::new();
         write_facts(
             &mut out,
             entry,
             FactSet::parse(facts.as_bytes()),
             role,
-            access,
+            rights,
         );
         String::from_utf8(out).expect("text")
     }
@@ -293,7 +294,7 @@ mod tests {
             &entry,
             FactSet::default(),
             Role::Listed,
-            Access::ReadWrite,
+            RightSet::READ_WRITE,
         );
         assert_eq!(
             String::from_utf8_lossy(&out),
@@ -306,7 +307,7 @@ mod tests {
     fn no_name_can_end_its_line() {
         for (name, shown) in [("a\r\ntype=dir; b", "a??type=dir; b"), ("\0\x7f", "??")] {
             assert_eq!(
-                facts(&entry(name), "size;", Role::Listed, Access::ReadOnly),
+                facts(&entry(name), "size;", Role::Listed, RightSet::READ_ONLY),
                 format!("size=4161; {shown}")
             );
         }
@@ -357,7 +358,7 @@ mod tests {
             ),
         ] {
             let entry = Entry { kind, ..entry("n") };
-            assert_eq!(facts(&entry, asked, role, Access::ReadWrite), line);
+            assert_eq!(facts(&entry, asked, role, RightSet::READ_WRITE), line);
         }
     }
 
@@ -374,7 +375,7 @@ mod tests {
                 ..entry("n")
             };
             assert_eq!(
-                facts(&entry, "create;", Role::Listed, Access::ReadOnly),
+                facts(&entry, "create;", Role::Listed, RightSet::READ_ONLY),
                 line
             );
         }
@@ -382,20 +383,20 @@ mod tests {
 
     #[test]
     fn permissions_are_those_of_rfc_3659_7_5_5() {
-        use Access::{ReadOnly, ReadWrite};
-        for (kind, mode, access, letters) in [
-            (Kind::File, 0o644, ReadWrite, "adfrw"),
-            (Kind::File, 0o644, ReadOnly, "r"),
-            (Kind::File, 0o444, ReadWrite, "dfr"),
-            (Kind::File, 0o200, ReadWrite, "adfw"),
-            (Kind::File, 0o000, ReadOnly, ""),
-            (Kind::Directory, 0o755, ReadWrite, "cdeflmp"),
-            (Kind::Directory, 0o755, ReadOnly, "el"),
-            (Kind::Directory, 0o555, ReadWrite, "defl"),
-            (Kind::Directory, 0o311, ReadOnly, "e"),
-            (Kind::Directory, 0o444, ReadOnly, "l"),
-            (Kind::Symlink, 0o777, ReadWrite, "df"),
-            (Kind::Fifo, 0o666, ReadOnly, ""),
+        let (read_only, read_write) = (RightSet::READ_ONLY, RightSet::READ_WRITE);
+        for (kind, mode, rights, letters) in [
+            (Kind::File, 0o644, read_write, "adfrw"),
+            (Kind::File, 0o644, read_only, "r"),
+            (Kind::File, 0o444, read_write, "dfr"),
+            (Kind::File, 0o200, read_write, "adfw"),
+            (Kind::File, 0o000, read_only, ""),
+            (Kind::Directory, 0o755, read_write, "cdeflmp"),
+            (Kind::Directory, 0o755, read_only, "el"),
+            (Kind::Directory, 0o555, read_write, "defl"),
+            (Kind::Directory, 0o311, read_only, "e"),
+            (Kind::Directory, 0o444, read_only, "l"),
+            (Kind::Symlink, 0o777, read_write, "df"),
+            (Kind::Fifo, 0o666, read_only, ""),
         ] {
             let entry = Entry {
                 kind,
@@ -403,9 +404,9 @@ mod tests {
                 ..entry("n")
             };
             assert_eq!(
-                facts(&entry, "perm;", Role::Listed, access),
+                facts(&entry, "perm;", Role::Listed, rights),
                 format!("perm={letters}; n"),
-                "{kind:?} {mode:o} {access:?}"
+                "{kind:?} {mode:o} {rights:?}"
             );
         }
     }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::proto::argument::{ListArgument, ListOptions};
-use crate::proto::listing::{Access, FactSet};
+use crate::proto::listing::FactSet;
+use crate::proto::rights::{RightSet, Rights};
 use crate::storage::{Format, ListRequest, Listing};
 use crate::sys::worker::Workers;
+use std::sync::Arc;
 
 fn workers() -> Workers {
     Workers::start("listing-test", 1, 16).unwrap()
@@ -20,7 +22,7 @@ fn request(format: Format, argument: &str) -> ListRequest {
         name: argument.name.map(<[u8]>::to_vec),
         options: argument.options,
         format,
-        access: Access::ReadWrite,
+        rights: Arc::new(Rights::from(RightSet::READ_WRITE)),
         now: 1_700_000_000,
     }
 }

@@ -2,6 +2,7 @@
 
 mod digest;
 mod listing;
+mod quota;
 mod tree;
 mod upload;
 

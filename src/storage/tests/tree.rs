@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, thread};
 
 use super::*;
-use crate::storage::UploadKind;
+use crate::storage::{UploadKind, UploadRules};
 use crate::sys::file::FileKind;
 
 #[test]
@@ -46,23 +46,24 @@ fn changes_stay_inside_the_tree() {
         assert!(tree.host("made").is_dir());
         root.remove_directory(&at("up/made")).await.unwrap();
         assert_eq!(
-            root.remove_file(&at("up/secret")).await,
+            root.remove_file(&at("up/secret"), None).await,
             Err(Failure::NotFound)
         );
         assert_eq!(
-            root.rename(&at("up/secret"), &at("stolen")).await,
+            root.rename(&at("up/secret"), &at("stolen"), true, None)
+                .await,
             Err(Failure::NotFound)
         );
         assert_eq!(
             root.set_attributes(&at("out"), Some(0o777), None).await,
             Err(Failure::NotFound)
         );
-        root.rename(&at("directory"), &at("up/up/renamed"))
+        root.rename(&at("directory"), &at("up/up/renamed"), true, None)
             .await
             .unwrap();
         assert!(tree.host("renamed").is_dir());
         let upload = root
-            .upload(&at("up/file"), UploadKind::Replace, None)
+            .upload(&at("up/file"), UploadKind::Replace, UploadRules::default())
             .await
             .unwrap();
         send(&upload, "content").await;
@@ -70,7 +71,7 @@ fn changes_stay_inside_the_tree() {
         assert_eq!(tree.read("file"), b"content");
         // A link that leads nowhere inside is written through, inside.
         let upload = root
-            .upload(&at("out"), UploadKind::Replace, None)
+            .upload(&at("out"), UploadKind::Replace, UploadRules::default())
             .await
             .unwrap();
         send(&upload, "mine").await;
@@ -138,7 +139,7 @@ fn link_loops_end() {
         }
         let status = root.name_status(&at("loop")).await.unwrap();
         assert_eq!(status.kind, FileKind::Symlink);
-        root.remove_file(&at("loop")).await.unwrap();
+        root.remove_file(&at("loop"), None).await.unwrap();
         assert_eq!(root.name_status(&at("loop")).await, Err(Failure::NotFound));
     });
 }
@@ -196,7 +197,7 @@ fn names_are_bytes_of_any_kind_and_length() {
             let file = path.join(name).unwrap();
             let upload = tree
                 .root
-                .upload(&file, UploadKind::Replace, None)
+                .upload(&file, UploadKind::Replace, UploadRules::default())
                 .await
                 .unwrap();
             assert_eq!(upload.name(), name);
@@ -206,7 +207,7 @@ fn names_are_bytes_of_any_kind_and_length() {
                     .join(tree.host(name).file_name().unwrap())
                     .is_file()
             );
-            tree.root.remove_file(&file).await.unwrap();
+            tree.root.remove_file(&file, None).await.unwrap();
             tree.root.remove_directory(&path).await.unwrap();
         }
         assert!(tree.names("").is_empty());
@@ -237,7 +238,7 @@ fn directories_are_made_and_removed() {
             Err(Failure::NotEmpty)
         );
         assert_eq!(
-            root.remove_file(&at("a/b")).await,
+            root.remove_file(&at("a/b"), None).await,
             Err(Failure::IsADirectory)
         );
         tree.link("link", "a");
@@ -252,7 +253,7 @@ fn directories_are_made_and_removed() {
             Err(Failure::NotFound)
         );
         assert_eq!(root.remove_directory(&at("/")).await, Err(Failure::Denied));
-        root.remove_file(&at("link")).await.unwrap();
+        root.remove_file(&at("link"), None).await.unwrap();
         assert!(tree.names("").is_empty());
     });
 }
@@ -280,7 +281,7 @@ fn renames_replace_files_but_not_what_is_in_directories() {
             ("link", "renamed", Ok(())),
         ] {
             assert_eq!(
-                root.rename(&at(from), &at(to)).await,
+                root.rename(&at(from), &at(to), true, None).await,
                 expected,
                 "{from} to {to}"
             );

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::*;
 use crate::config::{FailedUpload, UploadPolicy};
-use crate::storage::UploadKind;
+use crate::storage::{UploadKind, UploadRules};
 use crate::sys::file;
 
 const KEEP: Files = Files {
@@ -20,7 +20,10 @@ const IN_PLACE: Files = Files {
 };
 
 async fn begin(tree: &Fixture, path: &str, kind: UploadKind) -> Result<Upload, Failure> {
-    let mut upload = tree.root.upload(&at(path), kind, None).await?;
+    let mut upload = tree
+        .root
+        .upload(&at(path), kind, UploadRules::default())
+        .await?;
     upload.start().await?;
     Ok(upload)
 }
@@ -36,7 +39,14 @@ fn a_new_file_is_seen_when_it_is_whole() {
     run(|tree| async move {
         let upload = tree
             .root
-            .upload(&at("file"), UploadKind::Replace, Some(0o027))
+            .upload(
+                &at("file"),
+                UploadKind::Replace,
+                UploadRules {
+                    umask: Some(0o027),
+                    ..UploadRules::default()
+                },
+            )
             .await
             .unwrap();
         assert_eq!((upload.position(), upload.name()), (0, &b"file"[..]));
@@ -165,7 +175,9 @@ fn two_uploads_never_write_to_one_file() {
                 "{kind:?}"
             );
         }
-        let replace = whole.upload(&at("file"), UploadKind::Replace, None).await;
+        let replace = whole
+            .upload(&at("file"), UploadKind::Replace, UploadRules::default())
+            .await;
         assert_eq!(replace.err(), Some(Failure::Busy));
         assert_eq!(tree.read("file"), b"old", "a refused upload cut the file");
         finish(first).await.unwrap();
@@ -452,7 +464,7 @@ fn a_full_file_system_is_told_and_gets_its_space_back() {
         let left = tree.names("small");
         let freed = tree.root.free_bytes(&at("small")).await.unwrap();
         tree.write("small/x", "x");
-        let crossed = tree.root.rename(&at("small/x"), &at("x")).await;
+        let crossed = tree.root.rename(&at("small/x"), &at("x"), true, None).await;
         Command::new("umount")
             .arg("-l")
             .arg(&small)
@@ -490,12 +502,20 @@ fn an_upload_that_never_starts_changes_nothing() {
                     UploadKind::Append,
                 ];
                 for kind in kinds {
-                    let upload = tree.root.upload(&at("old"), kind, None).await.unwrap();
+                    let upload = tree
+                        .root
+                        .upload(&at("old"), kind, UploadRules::default())
+                        .await
+                        .unwrap();
                     upload.abandon().await;
                     assert_eq!(tree.read("old"), b"old content", "{kind:?}");
                 }
                 for kind in [UploadKind::Replace, UploadKind::Append] {
-                    let upload = tree.root.upload(&at("new"), kind, None).await.unwrap();
+                    let upload = tree
+                        .root
+                        .upload(&at("new"), kind, UploadRules::default())
+                        .await
+                        .unwrap();
                     upload.abandon().await;
                     assert!(!tree.host("new").exists(), "{kind:?}");
                 }

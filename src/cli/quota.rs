@@ -1,0 +1,61 @@
+//! `ringftpd quota`: what users store, as the running server has it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, admin, print};
+use crate::auth::UserName;
+
+#[derive(Args, Debug)]
+pub(super) struct QuotaArgs {
+    #[command(subcommand)]
+    command: QuotaCommand,
+
+    /// The server's admin.socket [default: /run/ringftpd/admin.sock, or
+    /// $XDG_RUNTIME_DIR/ringftpd/admin.sock if only that exists]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuotaCommand {
+    /// Show how many bytes and files each user with a quota stores
+    List,
+    /// Have what a user stores counted again, before the user's next change
+    Rescan {
+        /// The user
+        name: String,
+    },
+}
+
+pub(super) fn run(args: &QuotaArgs) -> Result<(), Failure> {
+    let socket = admin::socket_path(args.socket.as_deref());
+    match &args.command {
+        QuotaCommand::List => print(&table(&admin::get(&socket, "/quotas")?)),
+        QuotaCommand::Rescan { name } => {
+            let known = crate::auth::is_anonymous(name.as_bytes());
+            if let Err(error) = UserName::parse(name.as_bytes())
+                && !known
+            {
+                return Err(Failure::usage(format!("ringftpd: {error}")));
+            }
+            print(&admin::post(&socket, &format!("/quotas/rescan/{name}"))?)
+        }
+    }
+}
+
+/// The server's lines `BYTES FILES NAME` as a table.
+fn table(lines: &str) -> String {
+    let mut out = format!("{:>20}  {:>12}  {}\n", "BYTES", "FILES", "USER");
+    for line in lines.lines() {
+        let mut words = line.splitn(3, ' ');
+        let mut word = || words.next().unwrap_or_default();
+        let (bytes, files, name) = (word(), word(), word());
+        out.push_str(&format!(
+            "{bytes:>20}  {files:>12}  {}\n",
+            name.escape_debug()
+        ));
+    }
+    out
+}

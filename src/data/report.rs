@@ -18,6 +18,8 @@ pub struct Report {
     pub settings: Settings,
     /// Every core, in order.
     pub cores: Vec<CoreReport>,
+    /// How often something was refused because of a quota.
+    pub quota_refusals: u64,
 }
 
 /// The settings of `[data]` that explain the figures.

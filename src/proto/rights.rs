@@ -341,8 +341,9 @@ impl Rights {
 }
 
 fn components(path: &[u8]) -> Vec<&[u8]> {
+    // "." is where a relative path begins, and the name of nothing.
     path.split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty())
+        .filter(|name| !matches!(name, [] | [b'.']))
         .collect()
 }
 
@@ -370,7 +371,11 @@ mod tests {
                 &["/a.exe", "/x/y.exe", "/d.exe/z", "/.exe"],
                 &["/exe", "/a.exe.txt"],
             ),
-            (".*", &["/.ssh", "/a/.x", "/.ssh/key"], &["/a.b", "/"]),
+            (
+                ".*",
+                &["/.ssh", "/a/.x", "/.ssh/key"],
+                &["/a.b", "/", ".", "./a"],
+            ),
             (
                 "/home/*/private",
                 &["/home/a/private", "/home/a/private/x"],

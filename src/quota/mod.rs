@@ -14,7 +14,8 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::config::QuotaLimits;
 use crate::proto::failure::Failure;
@@ -37,6 +38,14 @@ pub struct Quotas {
     workers: Workers,
     users: Mutex<HashMap<String, Weak<Quota>>>,
     refusals: Arc<AtomicU64>,
+    closing: Arc<Closing>,
+}
+
+/// Ledgers that are being closed.
+#[derive(Debug, Default)]
+struct Closing {
+    count: Mutex<usize>,
+    none: Condvar,
 }
 
 impl Quotas {
@@ -47,6 +56,7 @@ impl Quotas {
             workers,
             users: Mutex::default(),
             refusals: Arc::default(),
+            closing: Arc::default(),
         }
     }
 
@@ -72,8 +82,10 @@ impl Quotas {
                 limits,
                 known: None,
                 pending: Usage::default(),
+                written_to: HashMap::new(),
             }),
             refusals: Arc::clone(&self.refusals),
+            closing: Arc::clone(&self.closing),
         });
         users.insert(user.to_owned(), Arc::downgrade(&quota));
         quota
@@ -105,6 +117,18 @@ impl Quotas {
         Ok(users)
     }
 
+    /// Waits until the ledgers of all users who have left are closed, so that they can be relied on
+    /// after the end of the process.
+    pub fn wait_until_closed(&self, patience: Duration) {
+        let count = locked(&self.closing.count);
+        let wait = self
+            .closing
+            .none
+            .wait_timeout_while(count, patience, |count| *count > 0);
+        // Those that take longer are counted again.
+        drop(wait);
+    }
+
     /// How often something was refused because of a quota.
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
@@ -122,6 +146,7 @@ pub struct Quota {
     turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     refusals: Arc<AtomicU64>,
+    closing: Arc<Closing>,
 }
 
 #[derive(Debug)]
@@ -131,7 +156,13 @@ struct Inner {
     known: Option<Usage>,
     /// What uploads under way count for in addition.
     pending: Usage,
+    /// Files that have their names already while an upload writes to them, and which size of each
+    /// is among what is known; `None`: it is not.
+    written_to: HashMap<FileId, Option<u64>>,
 }
+
+/// Device and inode.
+pub type FileId = (u64, u64);
 
 impl Quota {
     /// Makes sure that it is known how much is stored; `count` counts it if need be.
@@ -207,7 +238,16 @@ impl Quota {
         pending.files = pending.files.saturating_sub(taken.files);
     }
 
-    /// Counts what has lost its name, and what has got one.
+    /// What a file counts for that has this size at the moment. To be asked in one's turn.
+    pub fn counted(&self, file: FileId, size: u64) -> Usage {
+        let counted = locked(&self.inner).written_to.get(&file).copied();
+        match counted.unwrap_or(Some(size)) {
+            Some(bytes) => Usage { bytes, files: 1 },
+            None => Usage::default(),
+        }
+    }
+
+    /// Counts what has lost its name, and what has got one. In one's turn.
     pub fn exchange(&self, gone: Usage, come: Usage) {
         if let Some(known) = &mut locked(&self.inner).known {
             let bytes = known.bytes.saturating_add(come.bytes);
@@ -241,13 +281,32 @@ impl Drop for Quota {
             return;
         };
         let (path, mark) = (std::mem::take(&mut self.ledger), self.mark);
+        let closing = Ending::begin(&self.closing);
         let close = move || {
             // Should it fail, the tree is counted again, no more.
             if let Err(error) = ledger::close(&path, usage, mark) {
                 tracing::warn!(path = %path.display(), %error, "the figures of a quota are not kept");
             }
+            drop(closing);
         };
         let _ = self.workers.hand_over(close);
+    }
+}
+
+/// One ledger that is being closed.
+struct Ending(Arc<Closing>);
+
+impl Ending {
+    fn begin(closing: &Arc<Closing>) -> Self {
+        *locked(&closing.count) += 1;
+        Self(Arc::clone(closing))
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        *locked(&self.0.count) -= 1;
+        self.0.none.notify_all();
     }
 }
 
@@ -258,23 +317,37 @@ pub struct Charge {
     taken: Usage,
     /// Size of the file that is replaced or written to: as much need not be counted before.
     credit: u64,
+    /// The file, if it has its name already.
+    written_to: Option<FileId>,
+    /// What has become of the file is known.
+    is_over: bool,
 }
 
 impl Charge {
-    /// For an upload that replaces or goes on with a file of so many bytes, or (`None`) makes one.
+    /// For an upload that replaces or goes on with a file of the size `existing`, or (`None`) makes
+    /// one. `written_to`: the file has its name already.
     ///
     /// # Errors
     /// [`Failure::QuotaReached`].
-    pub fn begin(quota: &Arc<Quota>, existing: Option<u64>) -> Result<Self, Failure> {
+    pub fn begin(
+        quota: &Arc<Quota>,
+        existing: Option<u64>,
+        written_to: Option<FileId>,
+    ) -> Result<Self, Failure> {
         let taken = Usage {
             bytes: 0,
             files: u64::from(existing.is_none()),
         };
         quota.take(taken)?;
+        if let Some(file) = written_to {
+            locked(&quota.inner).written_to.insert(file, existing);
+        }
         Ok(Self {
             quota: Arc::clone(quota),
             taken,
             credit: existing.unwrap_or_default(),
+            written_to,
+            is_over: false,
         })
     }
 
@@ -293,17 +366,19 @@ impl Charge {
         Ok(())
     }
 
-    /// The file has got its name and this size, and replaced one of the size `replaced`.
-    pub fn settle(self, size: u64, replaced: Option<u64>) {
-        let gone = Usage {
-            bytes: replaced.unwrap_or_default(),
-            files: u64::from(replaced.is_some()),
-        };
+    /// The file has its name and this size, in the stead of what counted for `gone`. In one's turn.
+    pub fn settle(mut self, size: u64, gone: Usage) {
         let come = Usage {
             bytes: size,
             files: 1,
         };
         self.quota.exchange(gone, come);
+        self.is_over = true;
+    }
+
+    /// Nothing is left of the upload.
+    pub fn end(mut self) {
+        self.is_over = true;
     }
 
     /// The quota it counts for.
@@ -315,6 +390,14 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.quota.end(self.taken);
+        if let Some(file) = self.written_to {
+            let mut inner = locked(&self.quota.inner);
+            inner.written_to.remove(&file);
+            if !self.is_over {
+                // The server ends in the midst of it: the ledger stays open.
+                inner.known = None;
+            }
+        }
     }
 }
 

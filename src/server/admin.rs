@@ -172,6 +172,7 @@ impl Desk {
             uptime_seconds: self.started.elapsed().as_secs(),
             settings,
             cores: answers.collect(),
+            quota_refusals: self.quotas.refusals(),
         })
     }
 

@@ -21,6 +21,7 @@ pub(super) fn text(report: &Report) -> String {
     pools(&mut page, report);
     waits(&mut page, report);
     active(&mut page, report);
+    quotas(&mut page, report);
     page.out.push_str("# EOF\n");
     page.out
 }
@@ -74,6 +75,15 @@ fn server(page: &mut Page, report: &Report) {
         "Passive ports that may wait for one client address on one core: data.ports_per_client.",
     );
     page.sample("", &[], report.settings.ports_per_client);
+}
+
+fn quotas(page: &mut Page, report: &Report) {
+    page.family(
+        "ringftpd_quota_refusals",
+        "counter",
+        "Uploads that a user's quota had no room for.",
+    );
+    page.sample("_total", &[], report.quota_refusals);
 }
 
 fn cores(page: &mut Page, report: &Report) {

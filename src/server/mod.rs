@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::watch;
@@ -151,7 +151,7 @@ pub fn run(
             cores: crew.others.clone(),
             started,
             orders,
-            quotas: crew.quotas,
+            quotas: Arc::clone(&crew.quotas),
         };
         desk.open(listener).map_err(system("start threads"))?;
     }
@@ -173,6 +173,7 @@ pub fn run(
     supervisor.greet();
     ready(&summary);
     let ended = supervisor.run();
+    crew.quotas.wait_until_closed(LEDGERS_PATIENCE);
     // Not another server's, that has taken the path since.
     if socket.is_some_and(|socket| socket == admin::identity(&config.admin.socket)) {
         // Left behind where root has made it; the next start removes it then.
@@ -438,6 +439,9 @@ fn listen_hint(error: &io::Error, address: &SocketAddr) -> String {
 
 /// What to do when a start needs more descriptors than there may be.
 const DESCRIPTOR_HINT: &str = "; raise the descriptor limit (LimitNOFILE= in the unit, ulimit -n) or narrow data.passive_ports";
+
+/// How long the end waits for the ledgers of quotas; what is not closed then is counted again.
+const LEDGERS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Logins that may wait for a thread. At some 20 ms of hashing each, more would time out.
 const VERIFY_QUEUE_MAX: usize = 256;

@@ -12,6 +12,7 @@ use crate::proto::argument::{
 };
 use crate::proto::command::{Command, Verb};
 use crate::proto::failure::Failure;
+use crate::proto::glob;
 use crate::proto::network::Network;
 use crate::proto::reply::{Code, Reply};
 use crate::proto::rights::Right;
@@ -252,10 +253,16 @@ impl Session {
 
     fn listing(&mut self, argument: ListArgument<'_>, form: ListForm) -> Option<Listing> {
         let name = argument.name.filter(|name| !name.is_empty());
-        let path = match name {
+        let mut path = match name {
             Some(name) => self.path(name)?,
             None => self.directory.clone(),
         };
+        // Of a pattern the directory counts; what it matches is looked at one by one.
+        if let (Some(last), Some(parent)) = (path.name(), path.parent())
+            && glob::is_pattern(last)
+        {
+            path = parent;
+        }
         if !self.may(Right::List, &path) {
             return None;
         }

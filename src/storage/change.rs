@@ -2,7 +2,7 @@
 
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
-use crate::quota::{Quota, Usage};
+use crate::quota::{FileId, Quota, Usage};
 use crate::sys::file::{self, FileKind};
 use crate::sys::flag::{AT_REMOVEDIR, O_PATH, RENAME_NOREPLACE};
 use crate::uring::{self, Fd};
@@ -55,10 +55,13 @@ impl Root {
             None => (None, None),
             Some(quota) => (Some(quota.turn().await), stored(&parent, name).await),
         };
+        let gone = gone
+            .zip(quota)
+            .map(|((file, size), quota)| quota.counted(file, size));
         uring::unlink(&parent, name, 0)
             .await
             .map_err(|error| failure("remove file", path, &error))?;
-        if let (Some(quota), Some((_, gone))) = (quota, gone) {
+        if let (Some(quota), Some(gone)) = (quota, gone) {
             quota.exchange(gone, Usage::default());
         }
         Ok(())
@@ -96,8 +99,8 @@ impl Root {
         })?;
         // rename(2): between two names of one file nothing happens.
         let is_same = moved.map(|(file, _)| file) == gone.map(|(file, _)| file);
-        if let (Some(quota), Some((_, gone)), false) = (quota, gone, is_same) {
-            quota.exchange(gone, Usage::default());
+        if let (Some(quota), Some((file, size)), false) = (quota, gone, is_same) {
+            quota.exchange(quota.counted(file, size), Usage::default());
         }
         Ok(())
     }
@@ -127,13 +130,9 @@ impl Root {
     }
 }
 
-/// Which file has a name, and what it counts for in a quota.
-async fn stored(parent: &Fd, name: &[u8]) -> Option<((u64, u64), Usage)> {
+/// Which regular file has a name, and its size.
+async fn stored(parent: &Fd, name: &[u8]) -> Option<(FileId, u64)> {
     let status = Name::new(parent, name).status().await.ok().flatten()?;
-    let usage = Usage {
-        bytes: status.size,
-        files: 1,
-    };
     let file = (status.device, status.inode);
-    (status.kind == FileKind::File).then_some((file, usage))
+    (status.kind == FileKind::File).then_some((file, status.size))
 }

@@ -8,6 +8,7 @@ use crate::proto::failure::Failure;
 use crate::proto::glob;
 use crate::proto::listing;
 use crate::proto::path::VirtualPath;
+use crate::proto::rights::Right;
 use crate::sys::directory::EntryKind;
 use crate::sys::file;
 use crate::sys::flag::{
@@ -75,6 +76,8 @@ impl Cursor {
         if is_facts || !request.options.directory {
             let error = match open_directory(&root, &path) {
                 Ok(directory) => {
+                    // Here, since a pattern may be the name of a directory as well.
+                    request.rights.check(&path, Right::List)?;
                     let prefix = as_prefix(argument);
                     return Self::walk(root, request, path, directory, prefix, None);
                 }
@@ -108,6 +111,9 @@ impl Cursor {
         path: VirtualPath,
         out: &mut Vec<u8>,
     ) -> Result<Self, Failure> {
+        if request.rights.hides(path.as_bytes()) {
+            return Err(Failure::NotFound);
+        }
         let parent = path.parent().unwrap_or_else(VirtualPath::root);
         let name = path.name().unwrap_or(b".").to_vec();
         let mut lines = Lines::new(root, request, &parent);

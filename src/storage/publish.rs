@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::proto::printable;
+use crate::quota::FileId;
 use crate::sys::file::{self, FileKind, FileStatus};
 use crate::sys::flag::{
     O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE, O_WRONLY, RENAME_NOREPLACE,
@@ -28,8 +29,8 @@ pub(super) struct Unseen {
     /// The name of the file meanwhile, where it cannot be without.
     hidden: Option<Name>,
     replaces: Replaces,
-    /// The size of the file whose name it has taken.
-    replaced: Option<u64>,
+    /// The file whose name it has taken, and the size of that.
+    replaced: Option<(FileId, u64)>,
 }
 
 /// Whether an upload replaces a file of its name.
@@ -84,8 +85,8 @@ impl Unseen {
         ))
     }
 
-    /// The size of the file whose name it has taken; `None`: there was none.
-    pub(super) fn replaced(&self) -> Option<u64> {
+    /// The file whose name it has taken, and the size of that; `None`: there was none.
+    pub(super) fn replaced(&self) -> Option<(FileId, u64)> {
         self.replaced
     }
 
@@ -154,7 +155,7 @@ impl Unseen {
                 // The bits that make a program run as its owner are not inherited: write(2) would
                 // have cleared them, too.
                 file::set_mode(file, status.mode & 0o777).map_err(Unsuitable::Unknown)?;
-                self.replaced = Some(status.size);
+                self.replaced = Some((identity(&status), status.size));
                 Ok(true)
             }
             Some(status) => Err(Unsuitable::Kind(status.kind)),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::config::{FailedUpload, UploadPolicy};
 use crate::proto::failure::Failure;
 use crate::proto::path::{NAME_BYTES_MAX, VirtualPath};
-use crate::quota::{Charge, Quota};
+use crate::quota::{Charge, FileId, Quota, Usage};
 use crate::sys::file::{self, FileKind};
 use crate::sys::flag::{O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_WRONLY};
 use crate::sys::tree;
@@ -76,6 +76,8 @@ pub struct Upload {
     made: Option<Leftover>,
     /// The size of the file that is replaced or written to, if there is one.
     replaced: Option<u64>,
+    /// The file that has its name already: this one, or the one that keeps the name for it.
+    named: Option<FileId>,
     /// What it counts for.
     charge: Option<Charge>,
 }
@@ -102,10 +104,16 @@ impl Root {
             quota,
         } = rules;
         let mode = 0o666 & !umask.unwrap_or(self.settings.umask);
+        // Nobody sees a file with its name that is not counted yet.
+        let turn = match &quota {
+            Some(quota) => Some(quota.turn().await),
+            None => None,
+        };
         let mut upload = self.begin_as(path, kind, mode, overwrites).await?;
-        if let Some(quota) = quota {
-            let existing = upload.replaced;
-            match Charge::begin(&quota, existing) {
+        if let Some(quota) = &quota {
+            let charge = Charge::begin(quota, upload.replaced, upload.named);
+            drop(turn);
+            match charge {
                 Ok(charge) => upload.charge = Some(charge),
                 Err(failure) => {
                     upload.abandon().await;
@@ -195,6 +203,7 @@ impl Root {
             cut_from: None,
             made: None,
             replaced: None,
+            named: None,
             charge: None,
         }
     }
@@ -237,6 +246,7 @@ impl Root {
         let mut upload = self.begin(file, position, path);
         upload.cut_from = (status.size > position).then_some(status.size);
         upload.replaced = (!is_made).then_some(status.size);
+        upload.named = Some((status.device, status.inode));
         if is_made {
             let (parent, name) = self.parent("upload", path).await?;
             upload.made = Some(Leftover::file(Name::new(&parent, name), &status));
@@ -299,6 +309,7 @@ impl Root {
             let status = file::status(&file).map_err(|error| failure("upload", &path, &error))?;
             let mut upload = self.begin(file, 0, &path);
             upload.reserved = Some(Leftover::file(name.clone(), &status));
+            upload.named = Some((status.device, status.inode));
             if self.settings.uploads == UploadPolicy::Whole {
                 let made = Unseen::make(name, Replaces::Likely, mode).await;
                 let (file, unseen) = made.map_err(|error| failure("upload", &path, &error))?;
@@ -428,13 +439,13 @@ impl Upload {
         let Some(charge) = self.charge.take() else {
             return;
         };
-        let replaced = match &self.unseen {
-            // The empty file that kept the name was this upload's own.
-            Some(_) if self.reserved.is_some() => None,
-            Some(unseen) => unseen.replaced(),
-            None => self.replaced,
+        let gone = match &self.unseen {
+            Some(unseen) => unseen
+                .replaced()
+                .map(|(file, size)| charge.quota().counted(file, size)),
+            None => self.replaced.map(|bytes| Usage { bytes, files: 1 }),
         };
-        charge.settle(size, replaced);
+        charge.settle(size, gone.unwrap_or_default());
     }
 
     /// Ends the upload: all its bytes have been written.
@@ -451,11 +462,6 @@ impl Upload {
 
     /// Ends an upload that broke off; what remains is what the settings say.
     pub async fn abandon(mut self) {
-        let arrived = file::status(&self.file).map_or(0, |status| status.size);
-        let keep = self.failed == FailedUpload::Keep && arrived > 0 && self.made.is_none();
-        if keep {
-            self.space.give_back(&self.file).await;
-        }
         let quota = self
             .charge
             .as_ref()
@@ -464,6 +470,12 @@ impl Upload {
             Some(quota) => Some(quota.turn().await),
             None => None,
         };
+        let (arrived, links) =
+            file::status(&self.file).map_or((0, 0), |status| (status.size, status.links));
+        let keep = self.failed == FailedUpload::Keep && arrived > 0 && self.made.is_none();
+        if keep {
+            self.space.give_back(&self.file).await;
+        }
         let kept = match &mut self.unseen {
             // Written in place, it is there whatever becomes of the upload.
             None if self.made.is_none() && self.reserved.is_none() => true,
@@ -473,7 +485,10 @@ impl Upload {
             Some(unseen) => unseen.publish_new(&self.file).await,
         };
         if kept {
-            self.settle(arrived);
+            // Written in place, it may have lost its name.
+            if self.unseen.is_some() || links > 0 {
+                self.settle(arrived);
+            }
             self.reserved = None;
         }
         drop(turn);
@@ -484,6 +499,9 @@ impl Upload {
     async fn discard(mut self, size: u64) {
         for leftover in self.leftovers() {
             leftover.remove().await;
+        }
+        if let Some(charge) = self.charge.take() {
+            charge.end();
         }
         let file = Rc::clone(&self.file);
         drop(self);

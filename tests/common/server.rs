@@ -50,6 +50,7 @@ impl Setup {
             sections: BTreeMap::new(),
             wrapper: Vec::new(),
         };
+        let state = setup.folder.path().to_owned();
         let users = setup.folder.path().join("users.toml");
         let socket = setup.folder.path().join("admin.sock");
         setup
@@ -61,6 +62,7 @@ impl Setup {
             .set("anonymous.root", format!("{root:?}"))
             .set("users.enabled", false)
             .set("users.file", format!("{users:?}"))
+            .set("users.state", format!("{state:?}"))
     }
 
     /// Sets `section.key`; the value is TOML.
@@ -95,6 +97,15 @@ impl Setup {
         let added = run_with_input(&mut command, &format!("{PASSWORD}\n"));
         assert_eq!(added.code, Some(0), "user add: {}", added.err);
         self.set("users.enabled", true)
+    }
+
+    /// Adds lines to the section of the user that was added last.
+    pub(crate) fn user_keys(self, lines: &str) -> Self {
+        let file = self.folder.path().join("users.toml");
+        let mut text = fs::read_to_string(&file).expect("a users file");
+        writeln!(text, "{lines}").expect("a string takes everything");
+        fs::write(&file, text).expect("a users file");
+        self
     }
 
     /// Starts the server by this command, which must become it (exec).
@@ -199,6 +210,12 @@ impl TestServer {
     #[track_caller]
     pub(crate) fn start() -> Self {
         Setup::new().start()
+    }
+
+    /// Starts another one with the same configuration, when this one has ended.
+    #[track_caller]
+    pub(crate) fn start_again(self) -> Self {
+        self.setup.start()
     }
 
     /// Where it listens, IPv4 first.

@@ -40,6 +40,7 @@ fn quiet() -> Report {
     };
     Report {
         uptime_seconds: 7200,
+        quota_refusals: 0,
         settings: Settings {
             accept_timeout_ms: 30_000,
             ports_per_client: 64,

@@ -1,0 +1,290 @@
+//! What users may do, and how much they may store: through the real server, with real clients too.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+
+use common::{Client, PASSWORD, Setup, TestServer, Way, eventually, noise, program, run};
+use nix::sys::signal::Signal;
+
+fn login(server: &TestServer, user: &str) -> Client {
+    Client::login_as(server.address(), user)
+}
+
+fn names(lines: &[Vec<u8>]) -> Vec<String> {
+    let mut names: Vec<String> = lines
+        .iter()
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_drop_box_takes_files_and_shows_nothing() {
+    let setup = Setup::new().user("alice", "upload-only");
+    let server = setup.start();
+    let tree = server.folder().join("alice");
+    fs::write(tree.join("there"), "another's").expect("a file");
+    let mut client = login(&server, "alice");
+    client.stor("new", b"mine");
+    assert_eq!(fs::read(tree.join("new")).expect("stored"), b"mine");
+    for verb in ["RETR there", "LIST", "NLST", "MLSD"] {
+        client.passive(Way::Epsv);
+        client.expect(verb, 550);
+    }
+    for command in [
+        "SIZE there",
+        "MDTM there",
+        "MLST there",
+        "DELE new",
+        "STAT /",
+    ] {
+        client.expect(command, 550);
+    }
+    client.expect("MKD folder", 257);
+    client.expect("CWD folder", 250);
+    client.stor("inside", b"1");
+    client.expect("CDUP", 250);
+    // Neither what was there before nor what came just now is replaced, by whatever command.
+    for command in ["STOR there", "APPE there", "STOR new"] {
+        client.passive(Way::Epsv);
+        client.expect(command, 553);
+    }
+    client.expect("RNFR there", 550);
+    assert_eq!(fs::read(tree.join("there")).expect("there"), b"another's");
+}
+
+#[test]
+fn an_upload_replaces_nothing_that_came_meanwhile_without_the_right_to() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("deny = [\"overwrite\"]");
+    let server = setup.start();
+    let tree = server.folder().join("alice");
+    let mut one = login(&server, "alice");
+    let mut two = login(&server, "alice");
+    let mut stream = one.begin(Way::Epsv, "STOR file");
+    stream.write_all(b"first").expect("the server reads");
+    one.wait_for_progress(5);
+    two.stor("file", b"second");
+    drop(stream);
+    one.reply(553);
+    assert_eq!(fs::read(tree.join("file")).expect("stored"), b"second");
+    two.stor("other", b"x");
+    two.expect("RNFR other", 350);
+    two.expect("RNTO file", 550);
+    two.expect("RNFR other", 350);
+    two.expect("RNTO third", 250);
+    let files = names(&two.list("NLST"));
+    assert_eq!(files, ["file", "third"]);
+}
+
+#[test]
+fn what_is_hidden_is_not_there() {
+    let setup = Setup::new().user("alice", "read-write").user_keys(
+        "deny = [\"dotfiles\"]\nhide = [\"/private\", \"*.bak\"]\nrules = [\"/pub read-only\"]",
+    );
+    let server = setup.start();
+    let tree = server.folder().join("alice");
+    for folder in ["private", "pub", "sub/.git"] {
+        fs::create_dir_all(tree.join(folder)).expect("a folder");
+    }
+    for file in [
+        "private/x",
+        "a.bak",
+        ".profile",
+        "sub/b.bak",
+        "sub/c",
+        "sub/.git/x",
+        "pub/d",
+    ] {
+        fs::write(tree.join(file), "x").expect("a file");
+    }
+    let mut client = login(&server, "alice");
+    for (command, expected) in [
+        ("NLST -a", &[".", "..", "pub", "sub"][..]),
+        ("NLST -R", &["pub", "pub/d", "sub", "sub/c"]),
+        ("NLST *.bak", &[]),
+        ("NLST sub", &["sub/c"]),
+    ] {
+        let mut listed = names(&client.list(command));
+        listed.retain(|name| !name.is_empty() && !name.ends_with(':'));
+        assert_eq!(listed, expected, "{command}");
+    }
+    let facts = names(&client.list("MLSD"));
+    // The directory itself, and what is not hidden in it.
+    assert_eq!(facts.len(), 3, "{facts:?}");
+    let of_pub = facts.iter().find(|line| line.ends_with(" pub"));
+    assert!(of_pub.expect("pub").contains("perm=el;"), "{facts:?}");
+    for command in [
+        "CWD private",
+        "SIZE a.bak",
+        "MLST .profile",
+        "DELE sub/b.bak",
+        "RNFR private/x",
+    ] {
+        client.expect(command, 550);
+    }
+    client.expect("DELE pub/d", 550);
+    for name in ["x.bak", ".ssh"] {
+        client.passive(Way::Epsv);
+        client.expect(format!("STOR {name}"), 550);
+    }
+    assert_eq!(client.retr("pub/d"), b"x");
+}
+
+#[test]
+fn lftp_and_curl_work_within_their_rights() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("rules = [\"/in upload-only\", \"/out read-only\"]");
+    let server = setup.start();
+    let tree = server.folder().join("alice");
+    fs::create_dir(tree.join("in")).expect("a folder");
+    fs::create_dir(tree.join("out")).expect("a folder");
+    let content = noise(300_000, 3);
+    fs::write(tree.join("out/file"), &content).expect("a file");
+    let local = server.folder().join("local");
+    fs::write(&local, &content).expect("a file");
+    let url = format!("ftp://{}", server.address());
+    let script = format!(
+        "set net:max-retries 1; set xfer:clobber yes; open -u 'alice,{PASSWORD}' {url}; put -O in {0} && get out/file -o {0}.got",
+        local.display()
+    );
+    run(Command::new("lftp").arg("-c").arg(script)).success();
+    assert!(fs::read(tree.join("in/local")).expect("stored") == content);
+    assert!(fs::read(server.folder().join("local.got")).expect("fetched") == content);
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-u"]).arg(format!("alice:{PASSWORD}"));
+    curl.arg("-T").arg(&local).arg(format!("{url}/out/x"));
+    let refused = run(&mut curl);
+    assert_eq!(refused.code, Some(25), "{}", refused.err);
+}
+
+#[test]
+fn nobody_stores_more_than_the_quota() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("quota = \"100 kB\"\nquota_files = 3");
+    let server = setup.start();
+    let tree = server.folder().join("alice");
+    fs::write(tree.join("old"), noise(20_000, 1)).expect("a file");
+    let mut one = login(&server, "alice");
+    let mut two = login(&server, "alice");
+    one.stor("a", &noise(50_000, 2));
+    let refused = |client: &mut Client, command: &str, size| {
+        let mut stream = client.begin(Way::Epsv, command);
+        // Refused in its midst, it may be reset.
+        let _ = stream.write_all(&noise(size, 3));
+        drop(stream);
+        let reply = client.reply(552);
+        assert!(reply.text().contains("quota"), "{}", reply.text());
+    };
+    refused(&mut two, "STOR b", 30_001);
+    assert!(!tree.join("b").exists());
+    assert_eq!(one.expect("AVBL", 213).text().trim(), "213 30000");
+    two.stor("b", &noise(30_000, 4));
+    // At the limit of both; what is replaced makes room.
+    refused(&mut one, "APPE b", 1);
+    two.stor("b", &noise(30_000, 5));
+    two.expect("DELE old", 250);
+    two.stor("c", b"");
+    two.passive(Way::Epsv);
+    two.expect("STOR d", 552);
+    one.expect("DELE c", 250);
+    assert_eq!(listed(&server), ["80000 2 alice"]);
+    let metrics = run(Command::new("curl")
+        .args(["-sS", "--unix-socket"])
+        .arg(server.folder().join("admin.sock"))
+        .arg("http://localhost/metrics"));
+    let metrics = String::from_utf8(metrics.success()).expect("text");
+    assert!(
+        metrics.contains("ringftpd_quota_refusals_total 3\n"),
+        "{metrics}"
+    );
+}
+
+/// `ringftpd quota list`, a line for each user, without its heading.
+fn listed(server: &TestServer) -> Vec<String> {
+    let table = quota(server, &["list"]);
+    let lines = table.lines().skip(1);
+    lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+fn quota(server: &TestServer, arguments: &[&str]) -> String {
+    let mut command = Command::new(program());
+    command.arg("quota").args(arguments).arg("--socket");
+    let told = run(command.arg(server.folder().join("admin.sock"))).success();
+    String::from_utf8(told).expect("text")
+}
+
+#[test]
+fn a_quota_is_counted_again_after_a_crash_and_when_it_is_wanted() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("quota = \"100 kB\"");
+    let mut server = setup.start();
+    let tree = server.folder().join("alice");
+    let ledger = server.folder().join("quota-alice");
+    let mut client = login(&server, "alice");
+    client.stor("a", &noise(60_000, 1));
+    assert!(
+        fs::read_to_string(&ledger)
+            .expect("a ledger")
+            .contains("open")
+    );
+    client.expect("QUIT", 221);
+    eventually("the ledger is closed", || {
+        fs::read_to_string(&ledger).expect("a ledger") == "60000 1 closed\n"
+    });
+
+    // What others do is not seen until the administrator says so.
+    fs::write(tree.join("others"), noise(30_000, 2)).expect("a file");
+    let mut client = login(&server, "alice");
+    client.stor("b", &noise(20_000, 3));
+    assert_eq!(listed(&server), ["80000 2 alice"]);
+    quota(&server, &["rescan", "alice"]);
+    assert_eq!(listed(&server), ["- - alice"]);
+    client.passive(Way::Epsv);
+    let mut stream = client.begin(Way::Epsv, "STOR c");
+    let _ = stream.write_all(&noise(10, 4));
+    drop(stream);
+    client.reply(552);
+    assert_eq!(listed(&server), ["110000 3 alice"]);
+
+    // A server that is killed leaves a ledger that nobody relies on.
+    server.signal(Signal::SIGKILL);
+    server.wait_for_exit();
+    assert!(
+        fs::read_to_string(&ledger)
+            .expect("a ledger")
+            .contains("open")
+    );
+    fs::remove_file(tree.join("others")).expect("there");
+    let server = server.start_again();
+    let mut client = login(&server, "alice");
+    client.stor("c", &noise(20_000, 5));
+    assert_eq!(listed(&server), ["100000 3 alice"]);
+}
+
+#[test]
+fn a_server_that_stops_closes_the_ledgers_of_its_users() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("quota = \"1 MB\"");
+    let mut server = setup.start();
+    let ledger = server.folder().join("quota-alice");
+    let mut client = login(&server, "alice");
+    client.stor("a", &noise(1234, 1));
+    server.signal(Signal::SIGTERM);
+    server.wait_for_exit();
+    assert_eq!(
+        fs::read_to_string(&ledger).expect("a ledger"),
+        "1234 1 closed\n"
+    );
+}

@@ -288,3 +288,72 @@ fn a_server_that_stops_closes_the_ledgers_of_its_users() {
         "1234 1 closed\n"
     );
 }
+
+#[test]
+fn folders_of_the_host_are_found_in_the_tree() {
+    let setup = Setup::new();
+    let shared = setup.folder().join("shared");
+    fs::create_dir_all(shared.join("sub")).expect("a folder");
+    fs::write(shared.join("sub/file"), "shared").expect("a file");
+    fs::write(shared.join(".hidden"), "").expect("a file");
+    let keys = format!(
+        "folders = {{ \"/shared\" = {shared:?}, \"/a/b/gone\" = \"/nonexistent\" }}\n\
+         rules = [\"/shared/sub read-only\"]\nquota = \"10 B\"\nhide = [\".*\"]"
+    );
+    let setup = setup.user("alice", "read-write").user_keys(&keys);
+    let server = setup.start();
+    let tree = server.folder().join("alice");
+    fs::write(tree.join("own"), "own").expect("a file");
+    let mut client = login(&server, "alice");
+    server.wait_for_log("a folder is not in the tree");
+    for (command, expected) in [
+        ("NLST", &["a", "own", "shared"][..]),
+        ("NLST shared", &["shared/sub"]),
+        ("NLST /shared/s*", &["/shared/sub"]),
+        ("NLST /shared/sub/file", &["/shared/sub/file"]),
+        ("NLST -d shared", &["shared"]),
+    ] {
+        assert_eq!(names(&client.list(command)), expected, "{command}");
+    }
+    client.expect("CWD shared", 250);
+    let facts = names(&client.list("MLSD"));
+    let sub = facts.iter().find(|line| line.ends_with(" sub"));
+    assert!(sub.expect("sub").contains("perm=el;"), "{facts:?}");
+    client.expect("CWD sub", 250);
+    assert_eq!(client.retr("file"), b"shared");
+    assert_eq!(client.retr("../../own"), b"own");
+    client.expect("DELE file", 550);
+    client.expect("CWD ..", 250);
+
+    // What is stored there does not count for the quota.
+    client.stor("new", &noise(100, 1));
+    assert_eq!(fs::read(shared.join("new")).expect("stored").len(), 100);
+    client.expect("MKD made", 257);
+    client.expect("RNFR new", 350);
+    client.expect("RNTO made/moved", 250);
+    assert!(shared.join("made/moved").exists());
+    client.stor("/within", &noise(7, 2));
+    assert_eq!(listed(&server), ["10 2 alice"]);
+    client.expect("DELE made/moved", 250);
+    assert_eq!(listed(&server), ["10 2 alice"]);
+
+    // Folders stay where they are, and what is in them.
+    for command in ["RMD /shared", "RNFR /shared", "DELE /shared"] {
+        let reply = client.ask(command);
+        if reply.code == 350 {
+            client.expect("RNTO /elsewhere", 550);
+        } else {
+            assert_eq!(reply.code, 550, "{command}");
+        }
+    }
+    client.expect("RNFR /own", 350);
+    client.expect("RNTO /shared/own", 550);
+    client.expect("RNFR /shared/made", 350);
+    client.expect("RNTO /made", 550);
+    assert!(tree.join("own").exists() && shared.join("made").exists());
+    for outside in ["/shared/../../etc/passwd", "/shared/../secret"] {
+        client.expect(format!("SIZE {outside}"), 550);
+    }
+    std::os::unix::fs::symlink("/etc/passwd", shared.join("link")).expect("a link");
+    client.expect("SIZE /shared/link", 550);
+}

@@ -12,7 +12,7 @@ use super::Identity;
 use super::name::UserName;
 use super::password::StoredHash;
 use crate::config::section::{Document, Value, Wrong};
-use crate::config::{QuotaLimits, Schema, rights, units};
+use crate::config::{Folder, QuotaLimits, Schema, folders, rights, units};
 use crate::proto::rights::{RightSet, Rights};
 
 /// One virtual user.
@@ -28,6 +28,8 @@ pub struct User {
     pub rights: Arc<Rights>,
     /// How much the user may store there.
     pub quota: QuotaLimits,
+    /// Other directories that are found there.
+    pub folders: Arc<[Folder]>,
 }
 
 impl User {
@@ -38,6 +40,7 @@ impl User {
             root: self.root.clone(),
             rights: Arc::clone(&self.rights),
             quota: self.quota,
+            folders: Arc::clone(&self.folders),
         }
     }
 }
@@ -89,6 +92,8 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
         rights::read(&mut section, &mut may);
         let mut quota = QuotaLimits::default();
         quota.read(&mut section);
+        let mut folders = Vec::new();
+        section.read("folders", &mut folders, folders::folders);
         for key in ["password", "root"] {
             if !section.has(key) {
                 section.refuse(
@@ -108,6 +113,7 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
                         root,
                         rights: Arc::new(may),
                         quota,
+                        folders: folders.into(),
                     },
                 );
             }
@@ -250,6 +256,7 @@ const SCHEMA: Schema = &[(
         "rules",
         "quota",
         "quota_files",
+        "folders",
     ],
 )];
 

@@ -178,6 +178,7 @@ fn add(
             root,
             rights: Arc::new(rights),
             quota: QuotaLimits::default(),
+            folders: Arc::default(),
         },
     )?;
     print(&told)

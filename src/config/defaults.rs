@@ -100,6 +100,7 @@ impl Default for Anonymous {
             root: PathBuf::from("/srv/ftp"),
             rights: RightSet::READ_ONLY.into(),
             quota: QuotaLimits::default(),
+            folders: Vec::new(),
         }
     }
 }

@@ -74,6 +74,7 @@ pub const KEYS: Schema = &[
             "rules",
             "quota",
             "quota_files",
+            "folders",
         ],
     ),
     ("users", &["enabled", "file", "hash_threads", "state"]),

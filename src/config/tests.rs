@@ -111,6 +111,7 @@ fn every_key_has_an_effect() {
         ("anonymous", "rules", "[\"/in upload-only\"]"),
         ("anonymous", "quota", "\"10 GiB\""),
         ("anonymous", "quota_files", "1000"),
+        ("anonymous", "folders", "{ \"/x\" = \"/y\" }"),
         ("users", "enabled", "false\n[anonymous]\nenabled = true"),
         ("users", "file", "\"/x\""),
         ("users", "hash_threads", "1"),
@@ -395,6 +396,21 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
         "[anonymous]\nrules = [\"/a read-only\", \"/pub readonly\"]",
         "2:26",
         &["behind the pattern comes one of read-only"],
+    ),
+    (
+        "[anonymous]\nfolders = { x = \"/y\" }",
+        "2:13",
+        &["no path below"],
+    ),
+    (
+        "[anonymous]\nfolders = { \"/..\" = \"/y\" }",
+        "2:13",
+        &["no path below"],
+    ),
+    (
+        "[anonymous]\nfolders = { \"/x\" = \"y\" }",
+        "2:20",
+        &["not an absolute path"],
     ),
     ("[anonymous]\nquota = 10", "2:9", &["expected a string"]),
     (

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::section::Section;
-use super::{QuotaLimits, rights, units};
+use super::{Folder, QuotaLimits, folders, rights, units};
 use crate::proto::rights::Rights;
 
 /// Access without an account: USER `anonymous` or `ftp`, any password (RFC 1635).
@@ -17,6 +17,8 @@ pub struct Anonymous {
     pub rights: Rights,
     /// How much they may store there, all together.
     pub quota: QuotaLimits,
+    /// Other directories that they find there.
+    pub folders: Vec<Folder>,
 }
 
 /// Virtual users: names and passwords of the server's own.
@@ -39,6 +41,7 @@ impl Anonymous {
         section.read("root", &mut self.root, units::absolute_path);
         rights::read(section, &mut self.rights);
         self.quota.read(section);
+        section.read("folders", &mut self.folders, folders::folders);
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Files};
+use crate::config::{Addressing, Files, Folder};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
@@ -163,15 +163,25 @@ impl Core {
 
 /// One open descriptor for each tree, however many sessions work in it.
 #[derive(Debug, Default)]
-pub struct Roots(RefCell<HashMap<PathBuf, Weak<Root>>>);
+pub struct Roots(RefCell<HashMap<Tree, Weak<Root>>>);
+
+/// The root of a tree on the host, and the folders in it.
+type Tree = (PathBuf, Arc<[Folder]>);
 
 impl Roots {
-    /// The root at `path`, opened if no session of this core has it open.
-    pub(super) async fn open(&self, path: &Path, files: Files) -> io::Result<Rc<Root>> {
-        if let Some(root) = self.0.borrow().get(path).and_then(Weak::upgrade) {
+    /// The root at `path`, with these folders in it, opened if no session of this core has it open.
+    pub(super) async fn open(
+        &self,
+        path: PathBuf,
+        folders: Arc<[Folder]>,
+        files: Files,
+    ) -> io::Result<Rc<Root>> {
+        let tree = (path, folders);
+        if let Some(root) = self.0.borrow().get(&tree).and_then(Weak::upgrade) {
             return Ok(root);
         }
-        let root = Rc::new(Root::open(path, files).await?);
+        let root = Root::open(&tree.0, files).await?;
+        let root = Rc::new(root.with_folders(&tree.1).await);
         let mut roots = self.0.borrow_mut();
         // Bounds the map by the trees in use, give or take a factor of two.
         if roots.len()
@@ -183,7 +193,7 @@ impl Roots {
         {
             roots.retain(|_, root| root.strong_count() > 0);
         }
-        roots.insert(path.to_owned(), Rc::downgrade(&root));
+        roots.insert(tree, Rc::downgrade(&root));
         Ok(root)
     }
 }

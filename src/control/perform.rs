@@ -99,11 +99,12 @@ impl Connection {
             root,
             rights,
             quota,
+            folders,
         } = identity;
         match self
             .core
             .roots
-            .open(&root, self.core.settings().files)
+            .open(root.clone(), folders, self.core.settings().files)
             .await
         {
             Ok(opened) => {

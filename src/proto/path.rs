@@ -115,6 +115,19 @@ impl VirtualPath {
         self.0.rsplit(|&byte| byte == b'/').next()
     }
 
+    /// The way from `directory` to this path, `.` if they are the same; `None` if it does not lie
+    /// there.
+    pub fn below(&self, directory: &Self) -> Option<&[u8]> {
+        if directory.is_root() {
+            return Some(self.relative());
+        }
+        match self.0.strip_prefix(&directory.0[..])? {
+            [] => Some(b"."),
+            [b'/', rest @ ..] => Some(rest),
+            _ => None,
+        }
+    }
+
     /// Whether `other` is this path or lies below it.
     pub fn contains(&self, other: &Self) -> bool {
         self.is_root()

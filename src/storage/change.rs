@@ -35,6 +35,9 @@ impl Root {
     /// # Errors
     /// [`Failure::NotEmpty`], [`Failure::NotADirectory`].
     pub async fn remove_directory(&self, path: &VirtualPath) -> Result<(), Failure> {
+        if self.has_folders_in(path) {
+            return Err(Failure::Denied);
+        }
         let (parent, name) = self.parent("remove directory", path).await?;
         uring::unlink(&parent, name, AT_REMOVEDIR)
             .await
@@ -50,6 +53,7 @@ impl Root {
         path: &VirtualPath,
         quota: Option<&Quota>,
     ) -> Result<(), Failure> {
+        let quota = quota.filter(|_| self.is_own(path));
         let (parent, name) = self.parent("remove file", path).await?;
         let (_turn, gone) = match quota {
             None => (None, None),
@@ -80,6 +84,14 @@ impl Root {
         overwrites: bool,
         quota: Option<&Quota>,
     ) -> Result<(), Failure> {
+        if self.has_folders_in(from) || self.has_folders_in(to) {
+            return Err(Failure::Denied);
+        }
+        // Also where both are on one file system: what is stored would go to another account.
+        if !self.are_together(from, to) {
+            return Err(Failure::CrossDevice);
+        }
+        let quota = quota.filter(|_| self.is_own(from));
         let (from_parent, from_name) = self.parent("rename", from).await?;
         let (to_parent, to_name) = self.parent("rename", to).await?;
         let flags = if overwrites { 0 } else { RENAME_NOREPLACE };

@@ -19,7 +19,7 @@ use super::lines::Lines;
 use super::listing::{Format, ListRequest};
 use super::names::{Names, Order};
 use super::publish::is_hidden_name;
-use super::root::{failure, open_now};
+use super::root::{Place, failure, open_now};
 
 /// Where a listing is.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ struct Tree {
 impl Cursor {
     /// Finds what is to be listed; the line of a single name is written at once.
     pub(super) fn open(
-        root: OwnedFd,
+        place: Place,
         request: &ListRequest,
         out: &mut Vec<u8>,
     ) -> Result<Self, Failure> {
@@ -74,12 +74,12 @@ impl Cursor {
         let path = join(&request.directory, argument)?;
         let is_facts = matches!(request.format, Format::Facts(_));
         if is_facts || !request.options.directory {
-            let error = match open_directory(&root, &path) {
+            let error = match open_directory(&place, &path) {
                 Ok(directory) => {
                     // Here, since a pattern may be the name of a directory as well.
                     request.rights.check(&path, Right::List)?;
                     let prefix = as_prefix(argument);
-                    return Self::walk(root, request, path, directory, prefix, None);
+                    return Self::walk(place, request, path, directory, prefix, None);
                 }
                 Err(error) => failure("list", &path, &error),
             };
@@ -90,23 +90,23 @@ impl Cursor {
                 _ => return Err(error),
             }
         }
-        let again = root.try_clone();
+        let again = place.try_clone();
         let again = again.map_err(|error| failure("list", &path, &error))?;
         let (prefix, last) = split_last(argument);
         match Self::single(again, request, path, out) {
             Err(Failure::NotFound) if glob::is_pattern(last) => {
                 let path = join(&request.directory, prefix)?;
-                let directory =
-                    open_directory(&root, &path).map_err(|error| failure("list", &path, &error))?;
+                let directory = open_directory(&place, &path)
+                    .map_err(|error| failure("list", &path, &error))?;
                 let pattern = Some(last.to_vec());
-                Self::walk(root, request, path, directory, prefix.to_vec(), pattern)
+                Self::walk(place, request, path, directory, prefix.to_vec(), pattern)
             }
             found => found,
         }
     }
 
     fn single(
-        root: OwnedFd,
+        place: Place,
         request: &ListRequest,
         path: VirtualPath,
         out: &mut Vec<u8>,
@@ -116,10 +116,11 @@ impl Cursor {
         }
         let parent = path.parent().unwrap_or_else(VirtualPath::root);
         let name = path.name().unwrap_or(b".").to_vec();
-        let mut lines = Lines::new(root, request, &parent);
+        let way = place.way(&parent).to_vec();
+        let mut lines = Lines::new(place, request, &parent);
         let argument = request.name.as_deref().unwrap_or(b".");
         let write = || {
-            let directory = open_now(lines.root(), parent.relative(), O_PATH | O_DIRECTORY)?;
+            let directory = open_now(lines.root(), &way, O_PATH | O_DIRECTORY)?;
             lines.single(out, &directory, &CString::new(name)?, argument)
         };
         write().map_err(|error: io::Error| failure("list", &path, &error))?;
@@ -127,14 +128,14 @@ impl Cursor {
     }
 
     fn walk(
-        root: OwnedFd,
+        place: Place,
         request: &ListRequest,
         path: VirtualPath,
         directory: OwnedFd,
         prefix: Vec<u8>,
         pattern: Option<Vec<u8>>,
     ) -> Result<Self, Failure> {
-        let mut lines = Lines::new(root, request, &path);
+        let mut lines = Lines::new(place, request, &path);
         let is_facts = matches!(lines.format(), Format::Facts(_));
         // `-d` lists no directory's names, thus of no directory below either (ls(1)).
         let recursive = request.options.recursive && !request.options.directory;
@@ -373,8 +374,8 @@ impl Tree {
 }
 
 /// Opens a directory for its names.
-fn open_directory(root: &OwnedFd, path: &VirtualPath) -> io::Result<OwnedFd> {
-    open_now(root, path.relative(), O_RDONLY | O_DIRECTORY)
+fn open_directory(place: &Place, path: &VirtualPath) -> io::Result<OwnedFd> {
+    open_now(&place.directory, place.way(path), O_RDONLY | O_DIRECTORY)
 }
 
 fn join(directory: &VirtualPath, argument: &[u8]) -> Result<VirtualPath, Failure> {

@@ -15,20 +15,20 @@ use crate::sys::flag::O_PATH;
 
 use super::listing::{Format, ListRequest};
 use super::names::Listed;
-use super::root::open_now;
+use super::root::{Place, open_now};
 
 /// Writes the lines of one listing. Its buffers are used again for every line, so that a line
 /// costs no allocation.
 #[derive(Debug)]
 pub(super) struct Lines {
-    root: OwnedFd,
+    place: Place,
     format: Format,
     options: ListOptions,
     rights: Arc<Rights>,
     now: i64,
     /// What NLST puts before a name.
     prefix: Vec<u8>,
-    /// The directory that is listed, as a path from the root of the tree.
+    /// The directory that is listed, as a way from that place.
     path: Vec<u8>,
     /// How much of it was asked for; the rest is where `-R` has come to.
     top: usize,
@@ -37,21 +37,22 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(root: OwnedFd, request: &ListRequest, path: &VirtualPath) -> Self {
+    pub(super) fn new(place: Place, request: &ListRequest, path: &VirtualPath) -> Self {
         // Some clients ask for names and mean lines (vsftpd and ProFTPD answer `NLST -l` so, too).
         let format = match request.format {
             Format::Names if request.options.long => Format::Long,
             format => format,
         };
+        let way = place.way(path).to_vec();
         Self {
-            root,
             format,
             options: request.options,
             rights: Arc::clone(&request.rights),
             now: request.now,
             prefix: Vec::new(),
-            path: path.relative().to_vec(),
-            top: path.relative().len(),
+            top: way.len(),
+            path: way,
+            place,
             scratch: Vec::new(),
             target: Vec::new(),
         }
@@ -62,7 +63,7 @@ impl Lines {
     }
 
     pub(super) fn root(&self) -> &OwnedFd {
-        &self.root
+        &self.place.directory
     }
 
     /// Goes on in the directory `here` below the one that was asked for.
@@ -182,11 +183,7 @@ impl Lines {
     }
 
     fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        // The path of the root is "."; no component of any other is.
-        match self.path == b"." {
-            true => name.to_vec(),
-            false => [&self.path[..], b"/", name].concat(),
-        }
+        [self.place.at.as_bytes(), b"/", &self.path, b"/", name].concat()
     }
 
     /// What `name` in the current directory leads to, inside the tree.
@@ -195,7 +192,7 @@ impl Lines {
         self.scratch.extend_from_slice(&self.path);
         self.scratch.push(b'/');
         self.scratch.extend_from_slice(name);
-        file::status(&open_now(&self.root, &self.scratch, O_PATH)?)
+        file::status(&open_now(&self.place.directory, &self.scratch, O_PATH)?)
     }
 
     /// Writes the lines of `.` and `..`. That of the root's `..` shows the root: nothing is above.
@@ -220,7 +217,7 @@ impl Lines {
                 // RFC 3659 §7.5.1.2: without the type fact nothing would tell them from entries.
                 Format::Facts(facts) if !facts.contains(Fact::Type) => {}
                 Format::Facts(facts) => {
-                    let rights = self.rights.at(&self.path);
+                    let rights = self.rights_at(b"");
                     listing::write_facts_line(out, &entry, facts, role, rights);
                 }
             }

@@ -4,7 +4,6 @@
 //! a directory of any size takes the memory of one chunk and of the names that are sorted
 //! ([`names`](super::names)), and a client that reads slowly holds no thread.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::proto::argument::ListOptions;
@@ -76,14 +75,22 @@ impl Root {
     /// [`Failure::NotFound`]; [`Failure::NotADirectory`] for MLSD of a file;
     /// [`Failure::Overloaded`] when the workers have too much to do already.
     pub async fn list(&self, workers: &Workers, request: ListRequest) -> Result<Listing, Failure> {
-        let path = request.directory.clone();
-        let root: OwnedFd = self
-            .directory
-            .try_clone()
+        let path = match request.name.as_deref() {
+            None | Some(b"") => request.directory.clone(),
+            Some(name) => request
+                .directory
+                .join(name)
+                .map_err(|_| Failure::NameInvalid)?,
+        };
+        // As an entry a folder is what its mount point is.
+        let is_entry = request.options.directory && !matches!(request.format, Format::Facts(_));
+        let from = path.parent().filter(|_| is_entry);
+        let place = self
+            .place_for_worker(from.as_ref().unwrap_or(&path))
             .map_err(|error| failure("list", &path, &error))?;
         let begin = move || {
             let mut chunk = Vec::with_capacity(FIRST_CHUNK_BYTES);
-            let mut cursor = Cursor::open(root, &request, &mut chunk)?;
+            let mut cursor = Cursor::open(place, &request, &mut chunk)?;
             let more = cursor.fill(&mut chunk, FIRST_CHUNK_BYTES - LINE_BYTES_COMMON)?;
             Ok((cursor, chunk, more))
         };

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::config::Files;
+use crate::config::{Files, Folder};
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
 use crate::proto::printable;
@@ -23,6 +23,15 @@ use crate::uring::{self, Fd};
 pub struct Root {
     pub(super) directory: Fd,
     pub(super) settings: Files,
+    /// Other directories of the host, and where they are found in the tree.
+    pub(super) folders: Rc<[Mounted]>,
+}
+
+/// A directory of the host that is found in a tree.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    at: VirtualPath,
+    directory: Fd,
 }
 
 impl Root {
@@ -31,25 +40,99 @@ impl Root {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EACCES` and whatever else open(2) says.
     pub async fn open(path: &Path, settings: Files) -> io::Result<Self> {
-        // The two places where a path can begin are always in memory: these opens wait for
-        // nothing, the walk from there may.
-        let (start, rest) = match path.strip_prefix("/") {
-            Ok(rest) => ("/", rest),
-            Err(_) => (".", path),
-        };
-        let start = Rc::new(tree::open_start(start)?);
-        let rest = if rest.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            rest
-        };
-        let flags = O_PATH | O_DIRECTORY;
-        let resolve = RESOLVE_NO_MAGICLINKS;
-        let directory = uring::open(&start, rest.as_os_str().as_bytes(), flags, 0, resolve).await?;
         Ok(Self {
-            directory: Rc::new(directory),
+            directory: open_on_host(path).await?,
             settings,
+            folders: Rc::new([]),
         })
+    }
+
+    /// The same tree with other directories of the host in it. Each is found at a path where the
+    /// tree has a directory of its own, as a mount point; what is missing is made. One that cannot
+    /// be had is left out, and told in the log.
+    pub async fn with_folders(mut self, folders: &[Folder]) -> Self {
+        let mut mounted: Vec<Mounted> = Vec::new();
+        for Folder { at, directory } in folders {
+            match self.mount(at, directory).await {
+                Ok(directory) => mounted.push(Mounted {
+                    at: at.clone(),
+                    directory,
+                }),
+                Err(error) => {
+                    let at = printable(at.as_bytes());
+                    let directory = directory.display();
+                    tracing::error!(at, %directory, %error, "a folder is not in the tree");
+                }
+            }
+        }
+        // Of two that a path is in, the inner one counts.
+        mounted.sort_by_key(|mounted| std::cmp::Reverse(mounted.at.as_bytes().len()));
+        self.folders = mounted.into();
+        self
+    }
+
+    async fn mount(&self, at: &VirtualPath, directory: &Path) -> io::Result<Fd> {
+        let path = at.as_bytes();
+        let ends = path.iter().enumerate().skip(1);
+        let ends = ends.filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for end in ends.chain([path.len()]) {
+            let part = VirtualPath::root().join(&path[..end]);
+            let part = part.map_err(|_| io::ErrorKind::InvalidInput)?;
+            match self.make_directory(&part, None).await {
+                Ok(()) | Err(Failure::Exists) => {}
+                Err(failure) => return Err(io::Error::other(failure)),
+            }
+        }
+        open_on_host(directory).await
+    }
+
+    /// The directory that a path begins in, and the way from there.
+    fn place<'p>(&self, path: &'p VirtualPath) -> (&Fd, &'p [u8]) {
+        let folders = self.folders.iter();
+        let mut found =
+            folders.filter_map(|folder| Some((&folder.directory, path.below(&folder.at)?)));
+        found
+            .next()
+            .unwrap_or_else(|| (&self.directory, path.relative()))
+    }
+
+    /// Opens what `path` leads to, following links where it begins.
+    pub(super) async fn open_at(
+        &self,
+        path: &VirtualPath,
+        flags: i32,
+        mode: u32,
+    ) -> io::Result<OwnedFd> {
+        let (directory, way) = self.place(path);
+        uring::open(directory, way, flags, mode, INSIDE).await
+    }
+
+    /// The directory that a path begins in, for a worker's thread, and where in the tree that is.
+    pub(super) fn place_for_worker(&self, path: &VirtualPath) -> io::Result<Place> {
+        let folder = self.folders.iter().find(|folder| folder.at.contains(path));
+        let (directory, at) = match folder {
+            Some(folder) => (&folder.directory, folder.at.clone()),
+            None => (&self.directory, VirtualPath::root()),
+        };
+        Ok(Place {
+            directory: directory.try_clone()?,
+            at,
+        })
+    }
+
+    /// Whether two paths begin in the same directory of the host.
+    pub(super) fn are_together(&self, one: &VirtualPath, other: &VirtualPath) -> bool {
+        Rc::ptr_eq(self.place(one).0, self.place(other).0)
+    }
+
+    /// Whether a path is in the user's own tree, and not in a folder of others.
+    pub(super) fn is_own(&self, path: &VirtualPath) -> bool {
+        Rc::ptr_eq(self.place(path).0, &self.directory)
+    }
+
+    /// Whether other directories are found at this path or below: it must stay where it is.
+    pub(super) fn has_folders_in(&self, path: &VirtualPath) -> bool {
+        self.folders.iter().any(|folder| path.contains(&folder.at))
     }
 
     /// How files come into being in this tree.
@@ -82,9 +165,9 @@ impl Root {
     pub async fn enter(&self, path: &VirtualPath) -> Result<(), Failure> {
         // The right to search a directory is asked for only when a name is looked up in it, and
         // "." is one (path_resolution(7)).
-        let mut inside = path.relative().to_vec();
-        inside.extend_from_slice(b"/.");
-        let entered = uring::open(&self.directory, &inside, O_PATH | O_DIRECTORY, 0, INSIDE).await;
+        let (directory, way) = self.place(path);
+        let inside = [way, b"/."].concat();
+        let entered = uring::open(directory, &inside, O_PATH | O_DIRECTORY, 0, INSIDE).await;
         entered
             .map(drop)
             .map_err(|error| failure("enter", path, &error))
@@ -128,7 +211,7 @@ impl Root {
         path: &VirtualPath,
         flags: i32,
     ) -> Result<OwnedFd, Failure> {
-        uring::open(&self.directory, path.relative(), flags, 0, INSIDE)
+        self.open_at(path, flags, 0)
             .await
             .map_err(|error| failure(operation, path, &error))
     }
@@ -143,19 +226,60 @@ impl Root {
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
             return Err(Failure::Denied);
         };
-        if parent.is_root() {
-            return Ok((Rc::clone(&self.directory), name));
+        // Nor has a folder that is found there.
+        if self.folders.iter().any(|folder| folder.at == *path) {
+            return Err(Failure::Denied);
         }
-        let parent = uring::open(
-            &self.directory,
-            parent.relative(),
-            O_PATH | O_DIRECTORY,
-            0,
-            INSIDE,
-        )
-        .await
-        .map_err(|error| failure(operation, path, &error))?;
+        let (directory, way) = self.place(&parent);
+        if way == b"." {
+            return Ok((Rc::clone(directory), name));
+        }
+        let parent = uring::open(directory, way, O_PATH | O_DIRECTORY, 0, INSIDE)
+            .await
+            .map_err(|error| failure(operation, path, &error))?;
         Ok((Rc::new(parent), name))
+    }
+}
+
+/// Opens a directory of this host.
+async fn open_on_host(path: &Path) -> io::Result<Fd> {
+    // The two places where a path can begin are always in memory: these opens wait for
+    // nothing, the walk from there may.
+    let (start, rest) = match path.strip_prefix("/") {
+        Ok(rest) => ("/", rest),
+        Err(_) => (".", path),
+    };
+    let start = Rc::new(tree::open_start(start)?);
+    let rest = if rest.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        rest
+    };
+    let flags = O_PATH | O_DIRECTORY;
+    let resolve = RESOLVE_NO_MAGICLINKS;
+    let directory = uring::open(&start, rest.as_os_str().as_bytes(), flags, 0, resolve).await?;
+    Ok(Rc::new(directory))
+}
+
+/// A directory of the host in which paths of a tree begin.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) directory: OwnedFd,
+    /// Where in the tree it is.
+    pub(super) at: VirtualPath,
+}
+
+impl Place {
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            directory: self.directory.try_clone()?,
+            at: self.at.clone(),
+        })
+    }
+
+    /// The way to a path of the tree that begins here.
+    pub(super) fn way<'p>(&self, path: &'p VirtualPath) -> &'p [u8] {
+        path.below(&self.at).unwrap_or(b".")
     }
 }
 

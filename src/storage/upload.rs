@@ -103,6 +103,7 @@ impl Root {
             overwrites,
             quota,
         } = rules;
+        let quota = quota.filter(|_| self.is_own(path));
         let mode = 0o666 & !umask.unwrap_or(self.settings.umask);
         // Nobody sees a file with its name that is not counted yet.
         let turn = match &quota {
@@ -257,7 +258,7 @@ impl Root {
     /// Makes a file where there is none.
     async fn open_new(&self, path: &VirtualPath, mode: u32) -> Result<OwnedFd, Failure> {
         let flags = O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CREAT | O_EXCL;
-        uring::open(&self.directory, path.relative(), flags, mode, INSIDE)
+        self.open_at(path, flags, mode)
             .await
             .map_err(|error| failure("upload", path, &error))
     }
@@ -279,7 +280,7 @@ impl Root {
         let mut last = Failure::LocalError;
         for (flags, is_made) in tries {
             let mode = if flags & O_CREAT == 0 { 0 } else { mode };
-            match uring::open(&self.directory, path.relative(), flags, mode, INSIDE).await {
+            match self.open_at(path, flags, mode).await {
                 Ok(file) => return Ok((file, is_made)),
                 Err(error) => last = failure("upload", path, &error),
             }

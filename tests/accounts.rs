@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpStream;
 use std::process::Command;
 
 use common::{Client, PASSWORD, Setup, TestServer, Way, eventually, noise, program, run};
@@ -11,6 +12,11 @@ use nix::sys::signal::Signal;
 
 fn login(server: &TestServer, user: &str) -> Client {
     Client::login_as(server.address(), user)
+}
+
+/// A connection whose greeting, or refusal, has not been read.
+fn unread(server: &TestServer) -> Client {
+    Client::over(TcpStream::connect(server.address()).expect("a control connection"))
 }
 
 fn names(lines: &[Vec<u8>]) -> Vec<String> {
@@ -356,4 +362,40 @@ fn folders_of_the_host_are_found_in_the_tree() {
     }
     std::os::unix::fs::symlink("/etc/passwd", shared.join("link")).expect("a link");
     client.expect("SIZE /shared/link", 550);
+}
+
+#[test]
+fn a_reload_changes_who_may_log_in_and_leaves_who_has() {
+    let setup = Setup::new().user("alice", "read-write");
+    let mut server = setup.start();
+    let mut anonymous = server.login();
+    let mut alice = login(&server, "alice");
+    server.set("anonymous.enabled", false);
+    server.set("anonymous.access", "\"read-only\"");
+    server.set("limits.sessions_per_ip", 3);
+    let told = server.reload();
+    assert_eq!(told.code, Some(0), "{}", told.err);
+    anonymous.stor("still", b"here");
+    alice.stor("still", b"here");
+    let mut client = server.connect();
+    client.expect("USER anonymous", 331);
+    client.expect("PASS x", 530);
+    let mut fourth = unread(&server);
+    assert!(fourth.next_line().expect("an answer").starts_with(b"421"));
+    drop(client);
+
+    server.set("anonymous.enabled", true);
+    server.set("users.enabled", false);
+    let told = server.reload();
+    assert_eq!(told.code, Some(0), "{}", told.err);
+    eventually("there is room for one more", || {
+        let mut client = unread(&server);
+        client
+            .next_line()
+            .is_some_and(|line| line.starts_with(b"220"))
+    });
+    drop(anonymous);
+    let mut client = server.login();
+    client.passive(Way::Epsv);
+    client.expect("STOR refused", 550);
 }

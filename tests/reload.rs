@@ -214,10 +214,10 @@ fn a_configuration_that_is_wrong_changes_nothing() {
 #[test]
 fn what_takes_a_restart_is_named() {
     let (mut server, ..) = with_room(8);
-    server.set("limits.sessions", 7);
+    server.set("limits.sessions_waiting", 7);
     server.set("log.level", "\"debug\"");
     let told = String::from_utf8(server.reload().success()).expect("text");
-    let expected = "takes a restart, and is as before: limits.sessions, log";
+    let expected = "takes a restart, and is as before: limits.sessions_waiting, log";
     assert!(told.contains(expected), "{told}");
 }
 

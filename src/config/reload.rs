@@ -22,21 +22,13 @@ impl Config {
         );
         compare(server.steering != new.steering, "server.steering");
         let (limits, new) = (&self.limits, &other.limits);
-        compare(limits.sessions != new.sessions, "limits.sessions");
-        compare(
-            limits.sessions_per_ip != new.sessions_per_ip,
-            "limits.sessions_per_ip",
-        );
         compare(
             limits.sessions_waiting != new.sessions_waiting,
             "limits.sessions_waiting",
         );
-        compare(
-            limits.stall_timeout != new.stall_timeout,
-            "limits.stall_timeout",
-        );
-        compare(self.anonymous != other.anonymous, "anonymous");
-        compare(self.users != other.users, "users");
+        let (users, new) = (&self.users, &other.users);
+        compare(users.hash_threads != new.hash_threads, "users.hash_threads");
+        compare(users.state != new.state, "users.state");
         compare(self.log != other.log, "log");
         compare(self.admin != other.admin, "admin");
         keys
@@ -48,12 +40,9 @@ impl Config {
         config.server.clone_from(&running.server);
         config.server.greeting.clone_from(&self.server.greeting);
         config.server.balance = self.server.balance;
-        config.limits.sessions = running.limits.sessions;
-        config.limits.sessions_per_ip = running.limits.sessions_per_ip;
         config.limits.sessions_waiting = running.limits.sessions_waiting;
-        config.limits.stall_timeout = running.limits.stall_timeout;
-        config.anonymous.clone_from(&running.anonymous);
-        config.users.clone_from(&running.users);
+        config.users.hash_threads = running.users.hash_threads;
+        config.users.state.clone_from(&running.users.state);
         config.log.clone_from(&running.log);
         config.admin.clone_from(&running.admin);
         config
@@ -70,11 +59,16 @@ mod tests {
         let mut new = Config::default();
         new.data.ports_per_client = 7;
         new.server.greeting = "Hello.".to_owned();
+        new.users.enabled = false;
+        new.anonymous.enabled = true;
         assert!(running.restart_needed(&new).is_empty());
         assert_eq!(new.as_reloaded(&running), new);
         new.server.listen.pop();
         new.users.hash_threads += 1;
-        assert_eq!(running.restart_needed(&new), ["server.listen", "users"]);
+        assert_eq!(
+            running.restart_needed(&new),
+            ["server.listen", "users.hash_threads"]
+        );
         let taken = new.as_reloaded(&running);
         assert_eq!(taken.data.ports_per_client, 7);
         assert_eq!(taken.server.listen, running.server.listen);

@@ -33,8 +33,7 @@ pub struct Core {
     pub pool: Pool,
     /// How active data connections are made.
     pub active: Active,
-    /// Who may log in.
-    pub authenticator: Arc<Authenticator>,
+    authenticator: RefCell<Arc<Authenticator>>,
     /// Threads that check passwords.
     pub verifiers: Workers,
     /// How much users store.
@@ -130,7 +129,7 @@ impl Core {
             names: RefCell::default(),
             pool: parts.pool,
             active: parts.active,
-            authenticator: parts.authenticator,
+            authenticator: RefCell::new(parts.authenticator),
             verifiers: parts.verifiers,
             quotas: parts.quotas,
             depot: parts.depot,
@@ -143,6 +142,16 @@ impl Core {
     /// The settings in force.
     pub fn settings(&self) -> Rc<Settings> {
         Rc::clone(&*self.settings.borrow())
+    }
+
+    /// Who may log in.
+    pub fn authenticator(&self) -> Arc<Authenticator> {
+        Arc::clone(&*self.authenticator.borrow())
+    }
+
+    /// Lets others log in from now on.
+    pub fn set_authenticator(&self, authenticator: Arc<Authenticator>) {
+        self.authenticator.replace(authenticator);
     }
 
     /// Goes on with other settings. Sessions keep their limits.
@@ -177,7 +186,9 @@ impl Roots {
         files: Files,
     ) -> io::Result<Rc<Root>> {
         let tree = (path, folders);
-        if let Some(root) = self.0.borrow().get(&tree).and_then(Weak::upgrade) {
+        let known = self.0.borrow().get(&tree).and_then(Weak::upgrade);
+        // After a reload files may be made in another way.
+        if let Some(root) = known.filter(|root| root.settings() == files) {
             return Ok(root);
         }
         let root = Root::open(&tree.0, files).await?;

@@ -66,10 +66,10 @@ impl Connection {
 
     async fn verify(&mut self, credentials: Credentials) -> Verdict {
         let Credentials { user, password } = credentials;
-        let outcome = match self.core.authenticator.anonymous(&user) {
+        let authenticator = self.core.authenticator();
+        let outcome = match authenticator.anonymous(&user) {
             Some(identity) => Outcome::Accepted(identity),
             None => {
-                let authenticator = Arc::clone(&self.core.authenticator);
                 let verify = move || authenticator.verify(&user, &password);
                 match self.core.verifiers.run(verify).await {
                     Ok(outcome) => outcome,

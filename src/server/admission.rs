@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub(super) struct Admission {
     sessions_max: AtomicUsize,
-    per_client_max: Option<usize>,
+    /// 0: as many as there may be.
+    per_client_max: AtomicUsize,
     sessions: AtomicUsize,
     clients: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -36,7 +37,7 @@ impl Admission {
     pub(super) fn new(sessions_max: usize, per_client_max: Option<usize>) -> Self {
         Self {
             sessions_max: AtomicUsize::new(sessions_max),
-            per_client_max,
+            per_client_max: AtomicUsize::new(per_client_max.unwrap_or_default()),
             sessions: AtomicUsize::new(0),
             clients: Mutex::default(),
         }
@@ -60,7 +61,8 @@ impl Admission {
         }
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let count = clients.entry(client).or_default();
-        if self.per_client_max.is_some_and(|max| *count >= max) {
+        let per_client_max = self.per_client_max.load(Ordering::Relaxed);
+        if per_client_max > 0 && *count >= per_client_max {
             self.sessions.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::ClientFull);
         }
@@ -73,8 +75,10 @@ impl Admission {
     }
 
     /// Lets in so many from now on. Sessions beyond them stay.
-    pub(super) fn set_sessions_max(&self, sessions_max: usize) {
+    pub(super) fn set_limits(&self, sessions_max: usize, per_client_max: Option<usize>) {
         self.sessions_max.store(sessions_max, Ordering::Relaxed);
+        let per_client_max = per_client_max.unwrap_or_default();
+        self.per_client_max.store(per_client_max, Ordering::Relaxed);
     }
 
     /// Sessions at the moment.

@@ -16,6 +16,7 @@ use super::mailbox::{Message, Ports};
 use super::passive::{self, Bound};
 use super::resolver::{Names, Resolver};
 use super::{Reloaded, ServeError, source_port, summary, system};
+use crate::auth::Authenticator;
 use crate::config::{Config, PassivePool};
 use crate::control::Phase;
 use crate::data::lending::Neighbours;
@@ -187,7 +188,8 @@ impl Supervisor<'_> {
         self.has_reloaded = true;
         let cores = self.others.len();
         let sessions_max = summary::sessions_max(&config, cores, limit);
-        self.admission.set_sessions_max(sessions_max);
+        self.admission
+            .set_limits(sessions_max, config.limits.sessions_per_ip.map(Into::into));
         self.tell_cores(&config, bound)?;
         Ok(told.join("\n"))
     }
@@ -222,11 +224,14 @@ impl Supervisor<'_> {
     fn tell_cores(&mut self, config: &Arc<Config>, bound: Bound) -> Result<(), String> {
         self.missing = bound.missing_count();
         let active_source_port = source_port(config);
+        // Logins go by it from now on; who is logged in stays as they are.
+        let authenticator = Arc::new(Authenticator::new(&config.anonymous, &config.users));
         let (done, finished) = mpsc::channel();
         for ((core, ports), missing) in self.others.iter().zip(bound.ports).zip(bound.missing) {
             let message = Message::Reload {
                 config: Arc::clone(config),
                 active_source_port,
+                authenticator: Arc::clone(&authenticator),
                 ports,
                 missing,
                 done: done.clone(),

@@ -1,5 +1,6 @@
 //! One core: a pinned thread with its own ring, which accepts and serves its share of the clients.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -133,7 +134,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
             buffers: Buffers::default(),
             pipes: PipePool::new(PIPES_MAX),
             workers: common.listers,
-            stall_timeout: config.limits.stall_timeout,
+            stall_timeout: Cell::new(config.limits.stall_timeout),
         },
         load,
     })
@@ -153,10 +154,13 @@ async fn hear(
             Message::Reload {
                 config,
                 active_source_port,
+                authenticator,
                 ports,
                 missing,
                 done,
             } => {
+                core.set_authenticator(authenticator);
+                core.depot.stall_timeout.set(config.limits.stall_timeout);
                 core.set_settings(settings(&config));
                 core.active
                     .set_policy(active_policy(&config, active_source_port));

@@ -11,6 +11,7 @@ mod send;
 mod turn;
 mod watch;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 pub use buffers::Buffers;
@@ -37,7 +38,7 @@ pub struct Depot {
     /// Threads for listings and digests.
     pub workers: Workers,
     /// How long a data connection may make no progress.
-    pub stall_timeout: Duration,
+    pub stall_timeout: Cell<Duration>,
 }
 
 /// What is to be moved.
@@ -206,7 +207,7 @@ pub async fn digest(
 
 /// Waits until the socket takes or has bytes, for no longer than a transfer may stall.
 async fn wait_for(readiness: uring::Readiness, depot: &Depot) -> Result<(), Failure> {
-    match tokio::time::timeout(depot.stall_timeout, readiness).await {
+    match tokio::time::timeout(depot.stall_timeout.get(), readiness).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Failure::PeerReset),
         Err(_) => Err(Failure::PeerStalled),

@@ -348,7 +348,7 @@ enum Way {
 
 /// One transfer from beginning to end.
 async fn run(
-    core: &Core,
+    core: &Rc<Core>,
     root: &Root,
     order: Order,
     way: Way,
@@ -378,11 +378,15 @@ async fn run(
     };
     watch.attach(&socket);
     shared.set_opened(opened(&prepared, unique));
+    let is_upload = matches!(prepared, Prepared::Receive { .. });
     let outcome = prepared.run(&core.depot, &socket, watch).await;
-    match outcome {
-        Ok(_) => {}
+    if let Err(failure) = outcome {
         // What the client has not read yet must not look like a whole file.
-        Err(_) => drop(sys::socket::reset_on_close(&*socket)),
+        let _ = sys::socket::reset_on_close(&*socket);
+        if is_upload && transfer::is_worth_a_drain(failure) {
+            let core = Rc::clone(core);
+            uring::spawn(async move { core.depot.drains.drain(&socket).await });
+        }
     }
     outcome
 }

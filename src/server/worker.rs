@@ -24,7 +24,7 @@ use crate::quota::Quotas;
 use crate::session;
 use crate::sys;
 use crate::sys::worker::Workers;
-use crate::transfer::{Buffers, Depot, Gate};
+use crate::transfer::{Buffers, Depot, Drains, Gate};
 use crate::uring::{self, Fd, PipePool, RingOptions};
 
 /// What one core is given; everything in it may move to its thread.
@@ -132,6 +132,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
         depot: Depot {
             gate: Gate::default(),
             buffers: Buffers::default(),
+            drains: Drains::default(),
             pipes: PipePool::new(PIPES_MAX),
             workers: common.listers,
             stall_timeout: Cell::new(config.limits.stall_timeout),

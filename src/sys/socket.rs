@@ -333,6 +333,19 @@ pub fn receive_behind(socket: &impl AsFd, buffer: &mut Vec<u8>) -> io::Result<us
     Ok(received)
 }
 
+/// Throws away what has come, at most `length` bytes, without waiting; 0: the end (tcp(7): MSG_TRUNC).
+///
+/// # Errors
+/// As [`receive`].
+pub fn discard(socket: &impl AsFd, length: usize) -> io::Result<usize> {
+    let socket = socket.as_fd().as_raw_fd();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    retry(|| {
+        // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer, and takes none.
+        check_count(unsafe { libc::recv(socket, std::ptr::null_mut(), length, flags) })
+    })
+}
+
 /// Sends as much as fits into the socket's buffer, without waiting and without SIGPIPE.
 ///
 /// # Errors

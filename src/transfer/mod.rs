@@ -5,6 +5,7 @@
 //! [`Failure`].
 
 mod buffers;
+mod drain;
 mod list;
 mod receive;
 mod send;
@@ -15,6 +16,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 pub use buffers::Buffers;
+pub use drain::{Drains, is_worth_a_drain};
 pub use turn::Gate;
 pub use watch::Watch;
 
@@ -33,6 +35,8 @@ pub struct Depot {
     pub gate: Gate,
     /// Chunks of memory for uploads, listings and TYPE A.
     pub buffers: Buffers,
+    /// Connections of uploads that have failed.
+    pub drains: Drains,
     /// Pipes for files that are not in the page cache.
     pub pipes: PipePool,
     /// Threads for listings and digests.

@@ -95,7 +95,7 @@ pub fn add(path: &Path, readers: Readers, user: User) -> Result<(), EditError> {
         let mut section = format!(
             "{text}{separator}[user.{}]\npassword = {}\nroot = {}\naccess = {}\n",
             table_key(&user.name),
-            quoted(&user.password.to_phc()),
+            quoted(user.password.as_text()),
             quoted(root),
             quoted(access),
         );
@@ -129,7 +129,7 @@ pub fn set_password(path: &Path, name: &UserName, password: StoredHash) -> Resul
         let text = format!(
             "{}{}{}",
             &text[..place.start],
-            quoted(&user.password.to_phc()),
+            quoted(user.password.as_text()),
             &text[place.end..]
         );
         list.insert(user);

@@ -247,7 +247,8 @@ fn directories_with_odd_names_survive_the_users_file() {
 
 #[test]
 fn the_shape_of_a_users_file_is_checked() {
-    let hash = user("x", "x", RightSet::READ_ONLY).password.to_phc();
+    let hash = user("x", "x", RightSet::READ_ONLY).password;
+    let hash = hash.as_text();
     for (text, part) in [
         (
             "[user.a]\nroot = \"/srv\"\n",
@@ -272,7 +273,26 @@ fn the_shape_of_a_users_file_is_checked() {
         ),
         ("[users.a]\n", "did you mean [user]?"),
     ] {
-        let error = UserList::parse(&text.replace("HASH", &hash), "users").expect_err(text);
+        let error = UserList::parse(&text.replace("HASH", hash), "users").expect_err(text);
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn unknown_names_cost_what_most_users_cost() {
+    let [md5, sha] = [
+        "$1$salt$uXdHrfCd.CnHQasvSgrAO0",
+        "$5$a.b/c$pBDEVpMB.HzwxP5Uv44.9gcuiC1dcJWKAitBOTlHhi6",
+    ];
+    let list = |hashes: &[&str]| {
+        let sections = hashes
+            .iter()
+            .enumerate()
+            .map(|(index, hash)| format!("[user.u{index}]\npassword = \"{hash}\"\nroot = \"/\"\n"));
+        let text: String = sections.collect();
+        UserList::parse(&text, "users").expect("a valid list")
+    };
+    assert_eq!(list(&[]).nobody(), &StoredHash::of_nobody());
+    assert_eq!(list(&[sha, md5, sha]).nobody().as_text(), sha);
+    assert_eq!(list(&[md5, md5, sha]).nobody().as_text(), md5);
 }

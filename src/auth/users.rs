@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::Identity;
@@ -47,7 +47,10 @@ impl User {
 
 /// All virtual users, by name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct UserList(BTreeMap<UserName, User>);
+pub struct UserList {
+    users: BTreeMap<UserName, User>,
+    nobody: OnceLock<StoredHash>,
+}
 
 impl UserList {
     /// Parses the text of a users file; `name` is what errors call it.
@@ -58,25 +61,45 @@ impl UserList {
         let mut document = Document::new(text, name, SCHEMA).secret();
         let users = read_users(&mut document);
         document.finish().map_err(|error| error.to_string())?;
-        Ok(Self(users))
+        Ok(Self {
+            users,
+            nobody: OnceLock::new(),
+        })
     }
 
     /// The user of this name.
     pub fn get(&self, name: &UserName) -> Option<&User> {
-        self.0.get(name)
+        self.users.get(name)
     }
 
     /// All users, by name.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
-        self.0.values()
+        self.users.values()
+    }
+
+    /// The hash to verify for a name that is not in the list, so that the time of a refusal does not
+    /// tell which names are: a hash of the cost that most users' hashes have. Whoever has another one
+    /// stands out by the time, which no single choice can avoid; new passwords make all alike. It is
+    /// one of the users' own, as only that costs the same to the last byte; whether it matches is not
+    /// looked at.
+    pub(super) fn nobody(&self) -> &StoredHash {
+        self.nobody.get_or_init(|| {
+            let mut costs: BTreeMap<&str, (usize, &StoredHash)> = BTreeMap::new();
+            for user in self.iter() {
+                let hash = &user.password;
+                costs.entry(hash.cost()).or_insert((0, hash)).0 += 1;
+            }
+            let most = costs.into_values().max_by_key(|(count, _)| *count);
+            most.map_or_else(StoredHash::of_nobody, |(_, hash)| hash.clone())
+        })
     }
 
     pub(super) fn insert(&mut self, user: User) {
-        self.0.insert(user.name.clone(), user);
+        self.users.insert(user.name.clone(), user);
     }
 
     pub(super) fn remove(&mut self, name: &UserName) -> Option<User> {
-        self.0.remove(name)
+        self.users.remove(name)
     }
 }
 
@@ -185,6 +208,8 @@ impl UsersFile {
         let users = read(file, &self.path).map(Arc::new);
         if let Ok(users) = &users {
             let count = users.iter().count();
+            // Now, not when the first unknown name comes, which it would delay.
+            users.nobody();
             tracing::info!(file = %self.path.display(), users = count, "users file read");
         }
         *last = stamp.settled(&metadata).then(|| Loaded {

@@ -17,7 +17,7 @@ pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use users::{User, UserList};
 
-use crate::config::{self, QuotaLimits};
+use crate::config::{self, Allowance, QuotaLimits};
 use crate::proto::rights::Rights;
 use users::UsersFile;
 
@@ -32,6 +32,8 @@ pub struct Identity {
     pub rights: Arc<Rights>,
     /// How much they may store there.
     pub quota: QuotaLimits,
+    /// What all the user's sessions may take together; `None`, for anonymous ones: as configured.
+    pub allowance: Option<Allowance>,
 }
 
 /// The verdict on a name and a password.
@@ -61,6 +63,8 @@ impl Authenticator {
             root: anonymous.root.clone(),
             rights: Arc::new(anonymous.rights.clone()),
             quota: anonymous.quota,
+            // A reload may change it.
+            allowance: None,
         });
         let users = users.enabled.then(|| UsersFile::new(users.file.clone()));
         Self { anonymous, users }

@@ -15,6 +15,7 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         root: PathBuf::from("/srv").join(name),
         rights: Arc::new(access.into()),
         quota: QuotaLimits::default(),
+        allowance: Allowance::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::Identity;
 use super::name::UserName;
 use super::password::StoredHash;
 use crate::config::section::{Document, Value, Wrong};
-use crate::config::{QuotaLimits, Schema, rights, units};
+use crate::config::{Allowance, QuotaLimits, Schema, rights, units};
 use crate::proto::rights::{RightSet, Rights};
 
 /// One virtual user.
@@ -28,6 +28,8 @@ pub struct User {
     pub rights: Arc<Rights>,
     /// How much the user may store there.
     pub quota: QuotaLimits,
+    /// What all the user's sessions may take together.
+    pub allowance: Allowance,
 }
 
 impl User {
@@ -38,6 +40,7 @@ impl User {
             root: self.root.clone(),
             rights: Arc::clone(&self.rights),
             quota: self.quota,
+            allowance: Some(self.allowance),
         }
     }
 }
@@ -89,6 +92,8 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
         rights::read(&mut section, &mut may);
         let mut quota = QuotaLimits::default();
         quota.read(&mut section);
+        let mut allowance = Allowance::default();
+        allowance.read(&mut section);
         for key in ["password", "root"] {
             if !section.has(key) {
                 section.refuse(
@@ -108,6 +113,7 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
                         root,
                         rights: Arc::new(may),
                         quota,
+                        allowance,
                     },
                 );
             }
@@ -250,6 +256,9 @@ const SCHEMA: Schema = &[(
         "rules",
         "quota",
         "quota_files",
+        "down",
+        "up",
+        "sessions",
     ],
 )];
 

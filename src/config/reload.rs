@@ -35,8 +35,13 @@ impl Config {
             limits.stall_timeout != new.stall_timeout,
             "limits.stall_timeout",
         );
-        compare(self.anonymous != other.anonymous, "anonymous");
-        compare(self.users != other.users, "users");
+        // What users may take of the server is looked up at their logins.
+        let mut anonymous = other.anonymous.clone();
+        anonymous.allowance = self.anonymous.allowance;
+        compare(self.anonymous != anonymous, "anonymous");
+        let mut users = other.users.clone();
+        users.sessions_per_user = self.users.sessions_per_user;
+        compare(self.users != users, "users");
         compare(self.log != other.log, "log");
         compare(self.admin != other.admin, "admin");
         keys
@@ -53,7 +58,9 @@ impl Config {
         config.limits.sessions_waiting = running.limits.sessions_waiting;
         config.limits.stall_timeout = running.limits.stall_timeout;
         config.anonymous.clone_from(&running.anonymous);
+        config.anonymous.allowance = self.anonymous.allowance;
         config.users.clone_from(&running.users);
+        config.users.sessions_per_user = self.users.sessions_per_user;
         config.log.clone_from(&running.log);
         config.admin.clone_from(&running.admin);
         config
@@ -70,6 +77,11 @@ mod tests {
         let mut new = Config::default();
         new.data.ports_per_client = 7;
         new.server.greeting = "Hello.".to_owned();
+        new.limits.commands_per_second = 9;
+        new.limits.total_rates.down = std::num::NonZeroU64::new(9);
+        new.anonymous.allowance.sessions = Some(9);
+        new.users.sessions_per_user = 9;
+        new.files.min_free = 9;
         assert!(running.restart_needed(&new).is_empty());
         assert_eq!(new.as_reloaded(&running), new);
         new.server.listen.pop();

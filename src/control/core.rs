@@ -13,13 +13,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Files};
+use crate::config::{Addressing, Allowance, Files, Rates};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
 use crate::session::Limits;
 use crate::storage::Root;
 use crate::sys::worker::Workers;
+use crate::throttle::Throttle;
 use crate::transfer::Depot;
 
 /// One core's share of the server. Stays on its core.
@@ -39,6 +40,8 @@ pub struct Core {
     pub verifiers: Workers,
     /// How much users store.
     pub quotas: Arc<Quotas>,
+    /// What keeps clients from taking more than their share.
+    pub throttle: Arc<Throttle>,
     /// What transfers share.
     pub depot: Depot,
     /// The roots that sessions of this core have open.
@@ -58,6 +61,14 @@ pub struct Settings {
     pub line_length: usize,
     /// How long a client may leave its replies unread.
     pub reply_timeout: Duration,
+    /// Commands in a second from one session; 0: any number.
+    pub commands_per_second: u32,
+    /// How fast a session may move files.
+    pub session_rates: Rates,
+    /// Sessions of a user who has no other number; 0: any number.
+    pub sessions_per_user: u32,
+    /// What all anonymous sessions may take together.
+    pub anonymous: Allowance,
     /// How files are made.
     pub files: Files,
     /// How data connections are announced, for each address that is listened on.
@@ -116,6 +127,8 @@ pub struct Parts {
     pub verifiers: Workers,
     /// How much users store.
     pub quotas: Arc<Quotas>,
+    /// What keeps clients from taking more than their share.
+    pub throttle: Arc<Throttle>,
     /// What transfers share.
     pub depot: Depot,
     /// What the core has to do.
@@ -133,6 +146,7 @@ impl Core {
             authenticator: parts.authenticator,
             verifiers: parts.verifiers,
             quotas: parts.quotas,
+            throttle: parts.throttle,
             depot: parts.depot,
             roots: Roots::default(),
             stop: Stop::default(),

@@ -15,6 +15,7 @@
 //! | [`auth`] | who may log in |
 //! | [`config`] | the configuration, typed |
 //! | [`telemetry`] | logs |
+//! | [`throttle`] | rates of transfers and events, sessions of users |
 //! | [`cli`] | the command line |
 //! | [`server`] | the supervisor and the cores |
 //! | [`uring`] | io_uring operations that may be dropped at any time (unsafe island) |
@@ -35,6 +36,7 @@ pub mod storage;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod telemetry;
+pub mod throttle;
 pub mod transfer;
 #[allow(unsafe_code)]
 pub mod uring;

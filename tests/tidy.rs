@@ -19,19 +19,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &["proto"]),
     ("auth", &["config", "proto", "sys"]),
     ("quota", &["config", "proto", "sys"]),
+    ("throttle", &["config", "proto"]),
     ("storage", &["config", "proto", "quota", "sys", "uring"]),
     ("data", &["config", "proto", "sys", "uring"]),
     (
         "transfer",
         &[
-            "config", "data", "proto", "quota", "storage", "sys", "uring",
+            "config", "data", "proto", "quota", "storage", "sys", "throttle", "uring",
         ],
     ),
     (
         "control",
         &[
-            "auth", "config", "data", "proto", "quota", "session", "storage", "sys", "transfer",
-            "uring",
+            "auth", "config", "data", "proto", "quota", "session", "storage", "sys", "throttle",
+            "transfer", "uring",
         ],
     ),
     // The server makes what the cores own, so it names their types; it runs no protocol.
@@ -48,6 +49,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "storage",
             "sys",
             "telemetry",
+            "throttle",
             "transfer",
             "uring",
         ],

@@ -17,7 +17,7 @@ pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use users::{User, UserList};
 
-use crate::config::{self, Folder, QuotaLimits};
+use crate::config::{self, Allowance, Folder, QuotaLimits};
 use crate::proto::rights::Rights;
 use users::UsersFile;
 
@@ -34,6 +34,8 @@ pub struct Identity {
     pub quota: QuotaLimits,
     /// Other directories that are found there.
     pub folders: Arc<[Folder]>,
+    /// What all the user's sessions may take together; `None`, for anonymous ones: as configured.
+    pub allowance: Option<Allowance>,
 }
 
 /// The verdict on a name and a password.
@@ -64,6 +66,8 @@ impl Authenticator {
             rights: Arc::new(anonymous.rights.clone()),
             quota: anonymous.quota,
             folders: anonymous.folders.clone().into(),
+            // A reload may change it.
+            allowance: None,
         });
         let users = users.enabled.then(|| UsersFile::new(users.file.clone()));
         Self { anonymous, users }

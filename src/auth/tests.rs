@@ -16,6 +16,7 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         rights: Arc::new(access.into()),
         quota: QuotaLimits::default(),
         folders: Arc::default(),
+        allowance: Allowance::default(),
     }
 }
 

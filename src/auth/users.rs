@@ -12,7 +12,7 @@ use super::Identity;
 use super::name::UserName;
 use super::password::StoredHash;
 use crate::config::section::{Document, Value, Wrong};
-use crate::config::{Folder, QuotaLimits, Schema, folders, rights, units};
+use crate::config::{Allowance, Folder, QuotaLimits, Schema, folders, rights, units};
 use crate::proto::rights::{RightSet, Rights};
 
 /// One virtual user.
@@ -30,6 +30,8 @@ pub struct User {
     pub quota: QuotaLimits,
     /// Other directories that are found there.
     pub folders: Arc<[Folder]>,
+    /// What all the user's sessions may take together.
+    pub allowance: Allowance,
 }
 
 impl User {
@@ -41,6 +43,7 @@ impl User {
             rights: Arc::clone(&self.rights),
             quota: self.quota,
             folders: Arc::clone(&self.folders),
+            allowance: Some(self.allowance),
         }
     }
 }
@@ -117,6 +120,8 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
         quota.read(&mut section);
         let mut folders = Vec::new();
         section.read("folders", &mut folders, folders::folders);
+        let mut allowance = Allowance::default();
+        allowance.read(&mut section);
         for key in ["password", "root"] {
             if !section.has(key) {
                 section.refuse(
@@ -137,6 +142,7 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
                         rights: Arc::new(may),
                         quota,
                         folders: folders.into(),
+                        allowance,
                     },
                 );
             }
@@ -282,6 +288,9 @@ const SCHEMA: Schema = &[(
         "quota",
         "quota_files",
         "folders",
+        "down",
+        "up",
+        "sessions",
     ],
 )];
 

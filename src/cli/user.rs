@@ -11,7 +11,7 @@ use nix::unistd::{Group, Uid, User as Account};
 use super::{Failure, print};
 use crate::auth::edit::{self, EditError, Readers};
 use crate::auth::{NameError, StoredHash, User, UserName};
-use crate::config::{Config, QuotaLimits, rights};
+use crate::config::{Allowance, Config, QuotaLimits, rights};
 use crate::proto::rights::{Pattern, Right, RightSet, Rights, right_named};
 
 #[derive(Args, Debug)]
@@ -179,6 +179,7 @@ fn add(
             rights: Arc::new(rights),
             quota: QuotaLimits::default(),
             folders: Arc::default(),
+            allowance: Allowance::default(),
         },
     )?;
     print(&told)

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Admin, Announce, Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel,
-    Own, PeerCheck, PortRange, QuotaLimits, Server, Slices, Steering, UploadPolicy, Users,
+    Admin, Allowance, Announce, Anonymous, Cores, Data, FailedUpload, Files, Limits, Log,
+    LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, Steering,
+    UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -41,6 +42,11 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(300),
             reply_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(300),
+            connections_per_minute: 0,
+            commands_per_second: 0,
+            session_rates: Rates::default(),
+            ip_rates: Rates::default(),
+            total_rates: Rates::default(),
         }
     }
 }
@@ -89,6 +95,7 @@ impl Default for Files {
             umask: 0o022,
             uploads: UploadPolicy::Whole,
             failed_upload: FailedUpload::Discard,
+            min_free: 0,
         }
     }
 }
@@ -101,6 +108,11 @@ impl Default for Anonymous {
             rights: RightSet::READ_ONLY.into(),
             quota: QuotaLimits::default(),
             folders: Vec::new(),
+            allowance: Allowance {
+                // All strangers together are not one user.
+                sessions: Some(0),
+                ..Allowance::default()
+            },
         }
     }
 }
@@ -111,6 +123,7 @@ impl Default for Users {
             enabled: true,
             file: PathBuf::from("/etc/ringftpd/users.toml"),
             hash_threads: 2,
+            sessions_per_user: 0,
             state: PathBuf::from("/var/lib/ringftpd"),
         }
     }

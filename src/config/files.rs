@@ -13,6 +13,8 @@ pub struct Files {
     pub uploads: UploadPolicy,
     /// What remains of an upload that failed.
     pub failed_upload: FailedUpload,
+    /// Bytes that uploads leave free on their file system.
+    pub min_free: u64,
 }
 
 /// When an upload becomes visible under its name.
@@ -56,6 +58,7 @@ impl Files {
                 ],
             )
         });
+        section.read("min_free", &mut self.min_free, units::size);
     }
 }
 

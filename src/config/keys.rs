@@ -27,6 +27,14 @@ pub const KEYS: Schema = &[
             "idle_timeout",
             "reply_timeout",
             "stall_timeout",
+            "connections_per_minute",
+            "commands_per_second",
+            "session_down",
+            "session_up",
+            "ip_down",
+            "ip_up",
+            "total_down",
+            "total_up",
         ],
     ),
     (
@@ -62,7 +70,7 @@ pub const KEYS: Schema = &[
             "proxy_from",
         ],
     ),
-    ("files", &["umask", "uploads", "failed_upload"]),
+    ("files", &["umask", "uploads", "failed_upload", "min_free"]),
     (
         "anonymous",
         &[
@@ -75,9 +83,21 @@ pub const KEYS: Schema = &[
             "quota",
             "quota_files",
             "folders",
+            "down",
+            "up",
+            "sessions",
         ],
     ),
-    ("users", &["enabled", "file", "hash_threads", "state"]),
+    (
+        "users",
+        &[
+            "enabled",
+            "file",
+            "hash_threads",
+            "sessions_per_user",
+            "state",
+        ],
+    ),
     ("log", &["level", "format"]),
     ("admin", &["enabled", "socket"]),
 ];

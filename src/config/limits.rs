@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::section::{Section, Value, Wrong};
-use super::units;
+use super::{Rates, units};
 
 /// Bounds that keep one client, or many, from taking the server from the others.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +29,16 @@ pub struct Limits {
     pub reply_timeout: Duration,
     /// Without a byte moved on a data connection; at least 1 s.
     pub stall_timeout: Duration,
+    /// New control connections in a minute from one client address; 0: any number.
+    pub connections_per_minute: u32,
+    /// Commands in a second from one session; 0: any number.
+    pub commands_per_second: u32,
+    /// How fast one session may move files.
+    pub session_rates: Rates,
+    /// How fast all sessions from one client address together may.
+    pub ip_rates: Rates,
+    /// How fast all sessions together may.
+    pub total_rates: Rates,
 }
 
 impl Limits {
@@ -46,6 +56,14 @@ impl Limits {
         section.read("idle_timeout", &mut self.idle_timeout, wait);
         section.read("reply_timeout", &mut self.reply_timeout, wait);
         section.read("stall_timeout", &mut self.stall_timeout, wait);
+        let events = |value: &Value<'_>| bounded(value, 0, EVENTS_MAX);
+        let connections = &mut self.connections_per_minute;
+        section.read("connections_per_minute", connections, events);
+        section.read("commands_per_second", &mut self.commands_per_second, events);
+        self.session_rates
+            .read(section, "session_down", "session_up");
+        self.ip_rates.read(section, "ip_down", "ip_up");
+        self.total_rates.read(section, "total_down", "total_up");
     }
 }
 
@@ -58,7 +76,7 @@ fn sessions(value: &Value<'_>) -> Result<Option<NonZeroUsize>, Wrong> {
     Ok(NonZeroUsize::new(bounded(value, 0, SESSIONS_MAX)? as usize))
 }
 
-fn bounded(value: &Value<'_>, min: u32, max: u32) -> Result<u32, Wrong> {
+pub(super) fn bounded(value: &Value<'_>, min: u32, max: u32) -> Result<u32, Wrong> {
     let number = units::number(value, u64::from(min), u64::from(max))?;
     u32::try_from(number).map_err(|_| Wrong::new("too large"))
 }
@@ -81,7 +99,9 @@ pub const LINE_LENGTH_MIN: usize = 512;
 /// The longest maximum: a path of PATH_MAX (4096) bytes, all of them escaped, fits.
 pub const LINE_LENGTH_MAX: usize = 8 << 10;
 /// More descriptors than any one process gets by default (fs.nr_open, proc_sys_fs(5)).
-const SESSIONS_MAX: u32 = 1 << 20;
+pub(super) const SESSIONS_MAX: u32 = 1 << 20;
+/// More events than any client makes.
+const EVENTS_MAX: u32 = 1_000_000;
 /// Larger backlogs are beyond what kernels before 4.1 could hold, and of no use.
 const BACKLOG_MAX: u32 = 65_535;
 /// More guesses per connection serve only who guesses.

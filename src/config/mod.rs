@@ -6,6 +6,7 @@
 //! read and otherwise touches neither system nor network.
 
 mod admin;
+mod allowance;
 mod check;
 mod cores;
 mod data;
@@ -31,6 +32,7 @@ pub(crate) mod users;
 use std::path::Path;
 
 pub use admin::Admin;
+pub use allowance::{Allowance, Rates};
 pub use check::{Checked, Host};
 pub use cores::{CPUS_MAX, Cores, CpuSet};
 pub use data::{Data, PeerCheck};

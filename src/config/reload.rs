@@ -61,6 +61,11 @@ mod tests {
         new.server.greeting = "Hello.".to_owned();
         new.users.enabled = false;
         new.anonymous.enabled = true;
+        new.limits.commands_per_second = 9;
+        new.limits.total_rates.down = std::num::NonZeroU64::new(9);
+        new.anonymous.allowance.sessions = Some(9);
+        new.users.sessions_per_user = 9;
+        new.files.min_free = 9;
         assert!(running.restart_needed(&new).is_empty());
         assert_eq!(new.as_reloaded(&running), new);
         new.server.listen.pop();

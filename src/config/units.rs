@@ -1,5 +1,6 @@
 //! Values with units and words: durations, sizes, switches, choices, paths.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +58,11 @@ pub(crate) fn duration(value: &Value<'_>, min: Duration) -> Result<Duration, Wro
 /// A size in bytes with its unit.
 pub(crate) fn size(value: &Value<'_>) -> Result<u64, Wrong> {
     parse_size(text(value, "4 KiB")?)
+}
+
+/// Bytes per second, such as "10 MiB/s"; "0": no limit.
+pub(crate) fn rate(value: &Value<'_>) -> Result<Option<NonZeroU64>, Wrong> {
+    parse_rate(text(value, "10 MiB/s")?).map(NonZeroU64::new)
 }
 
 /// One of a few words.
@@ -140,6 +146,30 @@ fn parse_size(text: &str) -> Result<u64, Wrong> {
         .ok_or_else(|| Wrong::new(format!("{text} is too large")))
 }
 
+/// `10 MiB/s`, `500 kB/s`, `100 Mbit/s`, in bytes per second; `0` alone needs no unit.
+fn parse_rate(text: &str) -> Result<u64, Wrong> {
+    let malformed = || {
+        Wrong::new(format!("{text:?} is not a rate"))
+            .hint("such as \"10 MiB/s\", \"500 kB/s\" or \"100 Mbit/s\"; \"0\" is no limit")
+    };
+    if text.trim() == "0" {
+        return Ok(0);
+    }
+    let amount = text.trim().strip_suffix("/s").ok_or_else(malformed)?;
+    let (number, unit) = split(amount);
+    let number: u64 = number.parse().map_err(|_| malformed())?;
+    let bits = BIT_UNITS.iter().find(|(name, _)| *name == unit);
+    let bytes = SIZE_UNITS.iter().find(|(name, _)| *name == unit);
+    let rate = match (bits, bytes) {
+        // Less than a byte is not no limit.
+        (Some((_, bits)), _) => number.checked_mul(*bits).map(|bits| bits.div_ceil(8)),
+        (_, Some((_, bytes))) => number.checked_mul(*bytes),
+        _ => return Err(malformed()),
+    };
+    rate.filter(|rate| *rate <= RATE_MAX)
+        .ok_or_else(|| Wrong::new(format!("{text} is too fast")).hint("\"0\" is no limit"))
+}
+
 /// The number and the unit after it, with or without a blank between.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
@@ -182,6 +212,16 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("TB", 1_000_000_000_000),
     ("GB", 1_000_000_000),
 ];
+
+const BIT_UNITS: [(&str, u64); 4] = [
+    ("bit", 1),
+    ("kbit", 1000),
+    ("Mbit", 1_000_000),
+    ("Gbit", 1_000_000_000),
+];
+
+/// More than any network card moves, and far from where arithmetic with it would overflow.
+const RATE_MAX: u64 = 1 << 40;
 
 /// Longer waits mean "for ever"; that a deadline never overflows a clock also rests on it.
 pub(crate) const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -226,6 +266,29 @@ mod tests {
             ("99999999999 GiB", None),
         ] {
             assert_eq!(parse_size(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_sizes_or_bits_per_second() {
+        for (text, rate) in [
+            ("10 MiB/s", Some(10 << 20)),
+            ("500kB/s", Some(500_000)),
+            ("1 B/s", Some(1)),
+            ("100 Mbit/s", Some(12_500_000)),
+            ("1 bit/s", Some(1)),
+            ("0", Some(0)),
+            ("0 B/s", Some(0)),
+            ("10 MiB", None),
+            ("10", None),
+            ("-1 B/s", None),
+            ("1.5 MiB/s", None),
+            ("10 MiB/min", None),
+            ("2 TiB/s", None),
+            ("18446744073709551615 GiB/s", None),
+            ("/s", None),
+        ] {
+            assert_eq!(parse_rate(text).ok(), rate, "{text}");
         }
     }
 

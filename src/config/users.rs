@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::section::Section;
-use super::{Folder, QuotaLimits, folders, rights, units};
+use super::{Allowance, Folder, QuotaLimits, folders, limits, rights, units};
 use crate::proto::rights::Rights;
 
 /// Access without an account: USER `anonymous` or `ftp`, any password (RFC 1635).
@@ -19,6 +19,8 @@ pub struct Anonymous {
     pub quota: QuotaLimits,
     /// Other directories that they find there.
     pub folders: Vec<Folder>,
+    /// How much of the server they may take, all together.
+    pub allowance: Allowance,
 }
 
 /// Virtual users: names and passwords of the server's own.
@@ -31,6 +33,8 @@ pub struct Users {
     /// Threads that verify passwords, 1 to [`HASH_THREADS_MAX`]. Each holds the memory of a hash
     /// (19 MiB) while it works.
     pub hash_threads: usize,
+    /// Sessions of one user at a time, unless the user has a number of their own; 0: any number.
+    pub sessions_per_user: u32,
     /// Where the server keeps how much each user stores; absolute.
     pub state: PathBuf,
 }
@@ -42,6 +46,7 @@ impl Anonymous {
         rights::read(section, &mut self.rights);
         self.quota.read(section);
         section.read("folders", &mut self.folders, folders::folders);
+        self.allowance.read(section);
     }
 }
 
@@ -49,6 +54,9 @@ impl Users {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.read("enabled", &mut self.enabled, units::switch);
         section.read("file", &mut self.file, units::absolute_path);
+        section.read("sessions_per_user", &mut self.sessions_per_user, |value| {
+            limits::bounded(value, 0, limits::SESSIONS_MAX)
+        });
         section.read("state", &mut self.state, units::absolute_path);
         section.read("hash_threads", &mut self.hash_threads, |value| {
             units::number(value, 1, HASH_THREADS_MAX as u64).map(|threads| threads as usize)

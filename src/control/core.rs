@@ -13,13 +13,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Files, Folder};
+use crate::config::{Addressing, Allowance, Files, Folder, Rates};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
 use crate::session::Limits;
 use crate::storage::Root;
 use crate::sys::worker::Workers;
+use crate::throttle::Throttle;
 use crate::transfer::Depot;
 
 /// One core's share of the server. Stays on its core.
@@ -38,6 +39,8 @@ pub struct Core {
     pub verifiers: Workers,
     /// How much users store.
     pub quotas: Arc<Quotas>,
+    /// What keeps clients from taking more than their share.
+    pub throttle: Arc<Throttle>,
     /// What transfers share.
     pub depot: Depot,
     /// The roots that sessions of this core have open.
@@ -57,6 +60,14 @@ pub struct Settings {
     pub line_length: usize,
     /// How long a client may leave its replies unread.
     pub reply_timeout: Duration,
+    /// Commands in a second from one session; 0: any number.
+    pub commands_per_second: u32,
+    /// How fast a session may move files.
+    pub session_rates: Rates,
+    /// Sessions of a user who has no other number; 0: any number.
+    pub sessions_per_user: u32,
+    /// What all anonymous sessions may take together.
+    pub anonymous: Allowance,
     /// How files are made.
     pub files: Files,
     /// How data connections are announced, for each address that is listened on.
@@ -115,6 +126,8 @@ pub struct Parts {
     pub verifiers: Workers,
     /// How much users store.
     pub quotas: Arc<Quotas>,
+    /// What keeps clients from taking more than their share.
+    pub throttle: Arc<Throttle>,
     /// What transfers share.
     pub depot: Depot,
     /// What the core has to do.
@@ -132,6 +145,7 @@ impl Core {
             authenticator: RefCell::new(parts.authenticator),
             verifiers: parts.verifiers,
             quotas: parts.quotas,
+            throttle: parts.throttle,
             depot: parts.depot,
             roots: Roots::default(),
             stop: Stop::default(),

@@ -29,6 +29,7 @@ use crate::quota::Quota;
 use crate::session::event::Transferred;
 use crate::session::{Action, Client, Event, Session};
 use crate::storage::Root;
+use crate::throttle::{Limit, Member, Tempo};
 use crate::uring::{self, Fd};
 use crate::{proto, sys};
 
@@ -95,7 +96,11 @@ struct Connection {
     login_since: Instant,
     /// Those it began with, for its timeouts.
     settings: Rc<Settings>,
+    /// How fast commands may come.
+    tempo: Option<Box<Tempo>>,
     tree: Option<Tree>,
+    /// What it counts as of its user's sessions.
+    member: Option<Member>,
     reservation: Option<Reservation>,
     running: Option<Running>,
     closing: bool,
@@ -138,7 +143,6 @@ impl Connection {
         Self {
             session: Session::new(Rc::clone(&settings.limits), Client { address: peer }),
             decoder: LineDecoder::new(settings.line_length),
-            settings,
             core,
             socket: Rc::new(arrival.socket),
             peer,
@@ -152,10 +156,13 @@ impl Connection {
             sending_since: now,
             heard: now,
             login_since: now,
+            tempo: Tempo::new(settings.commands_per_second, now).map(Box::new),
             tree: None,
+            member: None,
             reservation: None,
             running: None,
             closing: false,
+            settings,
         }
     }
 
@@ -279,7 +286,7 @@ impl Connection {
         match &self.running {
             // The transfer has deadlines of its own.
             Some(_) => Instant::now() + LOOK_AGAIN,
-            None => self.silence_ends(),
+            None => self.slowed_until().unwrap_or_else(|| self.silence_ends()),
         }
     }
 
@@ -291,6 +298,28 @@ impl Connection {
         }
     }
 
+    /// Until when commands have to wait, because they came too fast. During a transfer none does: ABOR
+    /// must be heard, and what else comes waits for its end anyway.
+    fn slowed_until(&self) -> Option<Instant> {
+        let tempo = self.tempo.as_ref()?;
+        let until = tempo.next();
+        (until > Instant::now() && !self.session.is_transferring()).then_some(until)
+    }
+
+    /// Counts a command that is not part of a transfer.
+    fn count_command(&mut self) {
+        let Some(tempo) = &mut self.tempo else { return };
+        let now = Instant::now();
+        tempo.count(now);
+        if tempo.next() > now {
+            self.core.throttle.hits.count(Limit::CommandsPerSecond);
+            if tempo.is_news() {
+                let user = self.session.user().map(proto::printable);
+                tracing::warn!(peer = %self.peer, user, "commands come too fast and are slowed down");
+            }
+        }
+    }
+
     /// Feeds the session what has been received, until it is used up or must wait.
     async fn feed(&mut self) {
         while !self.closing && self.session.output_len() < OUTPUT_BYTES_MAX {
@@ -298,6 +327,10 @@ impl Connection {
                 self.event(Event::ShuttingDown);
                 return;
             }
+            if self.slowed_until().is_some() {
+                return;
+            }
+            let counts = !self.session.is_transferring();
             let action = if let Some(line) = self.session.next_deferred() {
                 self.session.handle(Event::Line(&line))
             } else {
@@ -320,6 +353,9 @@ impl Connection {
                     }
                 }
             };
+            if counts {
+                self.count_command();
+            }
             if let Some(noted) = self.session.take_noted() {
                 self.count(noted);
             }

@@ -21,6 +21,7 @@ use crate::session::{Action, Event, Noted};
 use crate::storage::{self, Format, ListRequest, Root, UploadKind, UploadRules};
 use crate::sys;
 use crate::sys::file::FileKind;
+use crate::throttle::{Direction, Limit, Pace};
 use crate::transfer::{self, Order, Prepared};
 use crate::uring::{self, Fd};
 
@@ -56,6 +57,7 @@ impl Connection {
             Action::Reset => {
                 self.login_since = Instant::now();
                 self.tree = None;
+                self.member = None;
                 self.reservation = None;
                 None
             }
@@ -100,7 +102,19 @@ impl Connection {
             rights,
             quota,
             folders,
+            allowance,
         } = identity;
+        let settings = self.core.settings();
+        let member = self.core.throttle.enter(
+            &name,
+            allowance.unwrap_or(settings.anonymous),
+            settings.sessions_per_user,
+            settings.session_rates,
+        );
+        if member.is_none() {
+            tracing::warn!(peer = %self.peer, user = name, "login refused: too many sessions");
+            return Verdict::TooMany;
+        }
         match self
             .core
             .roots
@@ -110,6 +124,7 @@ impl Connection {
             Ok(opened) => {
                 tracing::info!(peer = %self.peer, user = name, "login");
                 let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
+                self.member = member;
                 self.tree = Some(Tree {
                     root: opened,
                     rights: Arc::clone(&rights),
@@ -175,7 +190,8 @@ impl Connection {
                 set.await.map(done)
             }
             Request::FreeBytes(path) => {
-                let mut free = root.free_bytes(&path).await?;
+                let free = root.free_bytes(&path).await?;
+                let mut free = free.saturating_sub(self.core.settings().files.min_free);
                 if let Some(quota) = quota {
                     quota.learn(root.count(&self.core.depot.workers)).await?;
                     free = free.min(quota.left());
@@ -291,6 +307,13 @@ impl Connection {
         };
         let transfer = plan.transfer;
         let counted = Load::transfer(&core);
+        let direction = match transfer {
+            Transfer::Store { .. } => Direction::Up,
+            _ => Direction::Down,
+        };
+        let pace = core
+            .throttle
+            .pace(self.peer, self.member.as_ref(), direction);
         let future = {
             let shared = Rc::clone(&shared);
             async move {
@@ -319,8 +342,8 @@ impl Connection {
                     }
                     other => {
                         let way = way.ok_or(Failure::NoDataConnection)?;
-                        let order = order(other, &tree)?;
-                        run(&core, &tree.root, order, way, &shared)
+                        let order = order(&core, other, &tree)?;
+                        run(&core, &tree.root, order, way, &shared, pace)
                             .await
                             .map(Transferred::Bytes)
                     }
@@ -353,6 +376,7 @@ async fn run(
     order: Order,
     way: Way,
     shared: &Shared,
+    pace: Option<Pace>,
 ) -> Result<u64, Failure> {
     let unique = matches!(
         order,
@@ -366,9 +390,10 @@ async fn run(
     let is_list = matches!(order, Order::List(_));
     let preparation = transfer::prepare(&core.depot, root, order);
     let prepared = match is_list {
-        true => watch.unless_aborted(preparation).await??,
-        false => preparation.await?,
+        true => watch.unless_aborted(preparation).await?,
+        false => preparation.await,
     };
+    let prepared = prepared.inspect_err(|failure| count_failure(core, *failure))?;
     let socket = match watch.unless_aborted(connect(core, way)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(failure)) | Err(failure) => {
@@ -379,8 +404,9 @@ async fn run(
     watch.attach(&socket);
     shared.set_opened(opened(&prepared, unique));
     let is_upload = matches!(prepared, Prepared::Receive { .. });
-    let outcome = prepared.run(&core.depot, &socket, watch).await;
+    let outcome = prepared.run(&core.depot, &socket, watch, pace).await;
     if let Err(failure) = outcome {
+        count_failure(core, failure);
         // What the client has not read yet must not look like a whole file.
         let _ = sys::socket::reset_on_close(&*socket);
         if is_upload && transfer::is_worth_a_drain(failure) {
@@ -389,6 +415,12 @@ async fn run(
         }
     }
     outcome
+}
+
+fn count_failure(core: &Core, failure: Failure) {
+    if failure == Failure::BelowMinFree {
+        core.throttle.hits.count(Limit::MinFree);
+    }
 }
 
 /// Waits for the client, or connects to it.
@@ -418,7 +450,7 @@ fn opened(prepared: &Prepared, unique: bool) -> Opened {
     }
 }
 
-fn order(transfer: Transfer, tree: &Tree) -> Result<Order, Failure> {
+fn order(core: &Core, transfer: Transfer, tree: &Tree) -> Result<Order, Failure> {
     Ok(match transfer {
         Transfer::Retrieve {
             path,
@@ -448,6 +480,7 @@ fn order(transfer: Transfer, tree: &Tree) -> Result<Order, Failure> {
                 umask,
                 overwrites,
                 quota: tree.quota.clone(),
+                min_free: core.settings().files.min_free,
             },
         },
         Transfer::List(listing) => Order::List(list_request(listing, Arc::clone(&tree.rights))),

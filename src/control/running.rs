@@ -101,12 +101,16 @@ impl Running {
         let bytes = self.shared.watch.bytes();
         let seconds = self.shared.watch.started().elapsed().as_secs_f64();
         let seconds = format_args!("{seconds:.6}");
+        // Told only if a rate was waited for.
+        let waited = Some(self.shared.watch.waited().as_secs_f64()).filter(|waited| *waited > 0.0);
         let user = user.map(proto::printable);
         let path = proto::printable(path);
         match outcome {
-            Ok(_) => tracing::info!(%peer, user, verb, path, bytes, %seconds, "transfer complete"),
+            Ok(_) => {
+                tracing::info!(%peer, user, verb, path, bytes, %seconds, waited, "transfer complete")
+            }
             Err(failure) => {
-                tracing::info!(%peer, user, verb, path, bytes, %seconds, ?failure, "transfer failed");
+                tracing::info!(%peer, user, verb, path, bytes, %seconds, waited, ?failure, "transfer failed");
             }
         }
     }

@@ -44,6 +44,9 @@ pub enum Failure {
     /// No space is left.
     #[error("no space left")]
     StorageFull,
+    /// Less space would be left than the operator wants.
+    #[error("less than the minimum would be left free")]
+    BelowMinFree,
     /// The quota is used up.
     #[error("quota reached")]
     QuotaReached,

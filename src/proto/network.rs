@@ -31,6 +31,14 @@ impl Network {
     }
 }
 
+/// What counts as one client. RFC 4291 §2.5.1: an IPv6 host may take any address of its /64.
+pub fn client_network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
+    }
+}
+
 /// What belongs to the smallest of the networks that contain an address.
 pub fn longest_match<T>(networks: &[(Network, T)], address: IpAddr) -> Option<&T> {
     let containing = networks

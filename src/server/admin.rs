@@ -21,6 +21,7 @@ use crate::auth::{UserName, is_anonymous};
 use crate::data::report::{Report, Settings};
 use crate::quota::{Quotas, Usage};
 use crate::sys;
+use crate::throttle::Throttle;
 
 /// What the administrator's thread works with.
 pub(super) struct Desk {
@@ -28,6 +29,7 @@ pub(super) struct Desk {
     pub(super) started: Instant,
     pub(super) orders: Sender<Order>,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) throttle: Arc<Throttle>,
 }
 
 /// What the supervisor is asked.
@@ -112,7 +114,11 @@ impl Desk {
                     return ("503 Service Unavailable", text, BUSY.to_owned());
                 };
                 if page == "/metrics" {
-                    return ("200 OK", metrics::CONTENT_TYPE, metrics::text(&report));
+                    return (
+                        "200 OK",
+                        metrics::CONTENT_TYPE,
+                        metrics::text(&report, &self.throttle),
+                    );
                 }
                 match serde_json::to_string(&report) {
                     Ok(json) => ("200 OK", "application/json", json + "\n"),

@@ -1,9 +1,12 @@
 //! Who may have a session: bounds over all cores, looked at once for each control connection.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::proto::network::client_network;
+use crate::throttle::Limit;
 
 /// Counts the sessions of the process and of each client network. Shared by all cores: a lock per
 /// login costs less than what an attacker gains from limits that hold on one core only.
@@ -23,6 +26,8 @@ pub(super) enum Refusal {
     Full,
     /// The client's network has as many as one may have.
     ClientFull,
+    /// The client's network makes connections faster than one may.
+    TooOften,
 }
 
 /// A session that has been let in; dropping it lets the next one in.
@@ -49,7 +54,7 @@ impl Admission {
     ///
     /// See [`Refusal`].
     pub(super) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Refusal> {
-        let client = network(client);
+        let client = client_network(client);
         let sessions_max = self.sessions_max.load(Ordering::Relaxed);
         let admitted = self
             .sessions
@@ -93,6 +98,16 @@ impl Refusal {
         match self {
             Self::Full => b"421 Too many sessions, try again later.\r\n",
             Self::ClientFull => b"421 Too many sessions from your address.\r\n",
+            Self::TooOften => b"421 Too many connections from your address, try again later.\r\n",
+        }
+    }
+
+    /// What it counts as.
+    pub(super) fn limit(self) -> Limit {
+        match self {
+            Self::Full => Limit::Sessions,
+            Self::ClientFull => Limit::SessionsPerIp,
+            Self::TooOften => Limit::ConnectionsPerMinute,
         }
     }
 }
@@ -111,14 +126,6 @@ impl Drop for Ticket {
                 clients.remove(&self.client);
             }
         }
-    }
-}
-
-/// What counts as one client. RFC 4291 §2.5.1: an IPv6 host may take any address of its /64.
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
     }
 }
 

@@ -4,12 +4,12 @@
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::admission::{Admission, Refusal, Ticket};
 use super::mailbox::{self, Mailbox, Message};
@@ -17,6 +17,7 @@ use crate::control::{self, Arrival, Core, Load, Stop};
 use crate::data::proxied;
 use crate::proto::proxy::Header;
 use crate::sys;
+use crate::throttle::Seldom;
 use crate::uring::{self, Fd};
 
 /// What a door needs to know.
@@ -31,6 +32,8 @@ pub(super) struct Door {
     taken_over: Cell<u64>,
     /// Connections from balancers whose header has not come yet.
     unannounced: Cell<usize>,
+    /// Refusals are told so often.
+    refusals: Seldom,
 }
 
 /// A core, as the others see it.
@@ -61,6 +64,7 @@ impl Door {
             handed_over: Cell::new(0),
             taken_over: Cell::new(0),
             unannounced: Cell::new(0),
+            refusals: Seldom::default(),
         }
     }
 
@@ -85,7 +89,10 @@ impl Door {
             match uring::accept(&listening).await {
                 Ok((socket, peer)) => self.receive(socket, peer, listener),
                 Err(error) if sys::is_out_of_descriptors(&error) => {
-                    self.spare.refuse_one(&listening);
+                    if let Some((socket, peer)) = self.spare.take_one(&listening) {
+                        self.refuse(&socket, peer.ip(), Refusal::Full);
+                    }
+                    self.spare.restore();
                     tracing::error!(
                         %error,
                         "a control connection was refused: raise LimitNOFILE or lower \
@@ -117,7 +124,7 @@ impl Door {
             return;
         }
         if self.unannounced.get() >= UNANNOUNCED_MAX {
-            refuse(&socket, peer.ip(), Refusal::Full);
+            self.refuse(&socket, peer.ip(), Refusal::Full);
             return;
         }
         self.unannounced.set(self.unannounced.get() + 1);
@@ -151,10 +158,14 @@ impl Door {
     }
 
     fn admit(&self, arrival: Arrival) {
-        let ticket = match self.admission.enter(arrival.client) {
+        let entered = match self.core.throttle.admits(arrival.client) {
+            true => self.admission.enter(arrival.client),
+            false => Err(Refusal::TooOften),
+        };
+        let ticket = match entered {
             Ok(ticket) => ticket,
             Err(refusal) => {
-                refuse(&arrival.socket, arrival.client, refusal);
+                self.refuse(&arrival.socket, arrival.client, refusal);
                 return;
             }
         };
@@ -189,6 +200,17 @@ impl Door {
             .fetch_sub(1, Ordering::Relaxed);
         self.taken_over.set(self.taken_over.get() + 1);
         self.begin(arrival, ticket);
+    }
+
+    /// Says why a client is not served; its connection is about to be closed.
+    fn refuse(&self, socket: &OwnedFd, client: IpAddr, refusal: Refusal) {
+        self.core.throttle.hits.count(refusal.limit());
+        // A flood of connections must not be one of log lines, too.
+        if let Some(unsaid) = self.refusals.say(Instant::now()) {
+            tracing::warn!(%client, ?refusal, unsaid, "control connection refused");
+        }
+        // Should it not fit into an empty socket buffer, closing is answer enough.
+        let _ = sys::socket::send(socket, refusal.reply());
     }
 
     fn begin(&self, arrival: Arrival, ticket: Ticket) {
@@ -227,13 +249,6 @@ impl Other {
     }
 }
 
-/// Says why a client is not served, and closes its connection.
-fn refuse(socket: &OwnedFd, client: std::net::IpAddr, refusal: Refusal) {
-    tracing::warn!(%client, ?refusal, "control connection refused");
-    // Should it not fit into an empty socket buffer, closing is answer enough.
-    let _ = sys::socket::send(socket, refusal.reply());
-}
-
 /// A descriptor in reserve: without it a client could not even be told that none is left, and its
 /// connection would stay in the queue for ever.
 pub(super) struct Spare(RefCell<Option<File>>);
@@ -243,14 +258,15 @@ impl Spare {
         Ok(Self(RefCell::new(Some(File::open("/dev/null")?))))
     }
 
-    /// Takes one connection from the queue and closes it with a 421.
-    fn refuse_one(&self, listener: &Fd) {
-        let mut spare = self.0.borrow_mut();
-        *spare = None;
-        if let Ok((socket, peer)) = sys::socket::accept(&**listener) {
-            refuse(&socket, peer.ip(), Refusal::Full);
-        }
-        *spare = File::open("/dev/null").ok();
+    /// Takes one connection from the queue in place of the descriptor.
+    fn take_one(&self, listener: &Fd) -> Option<(OwnedFd, SocketAddr)> {
+        self.0.replace(None);
+        sys::socket::accept(&**listener).ok()
+    }
+
+    /// Takes the descriptor again, after the connection was closed.
+    fn restore(&self) {
+        self.0.replace(File::open("/dev/null").ok());
     }
 }
 

@@ -7,12 +7,13 @@
 use std::fmt::{Display, Write};
 
 use crate::data::report::{BUCKETS, CoreReport, PoolReport, RangeReport, Report};
+use crate::throttle::{Direction, Limit, Throttle};
 
 /// What the text is, for HTTP.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The report as OpenMetrics text.
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report, throttle: &Throttle) -> String {
     let mut page = Page::default();
     server(&mut page, report);
     cores(&mut page, report);
@@ -22,6 +23,7 @@ pub(super) fn text(report: &Report) -> String {
     waits(&mut page, report);
     active(&mut page, report);
     quotas(&mut page, report);
+    limits(&mut page, throttle);
     page.out.push_str("# EOF\n");
     page.out
 }
@@ -328,6 +330,28 @@ fn active(page: &mut Page, report: &Report) {
     }
 }
 
+/// What clients ran into.
+fn limits(page: &mut Page, throttle: &Throttle) {
+    page.family(
+        "ringftpd_limit_hits",
+        "counter",
+        "Connections, logins and uploads refused, and commands that had to wait, by the limit that they \
+         ran into.",
+    );
+    for (limit, name) in Limit::ALL {
+        page.sample("_total", &[("limit", &name)], throttle.hits.of(limit));
+    }
+    page.family(
+        "ringftpd_rate_wait_seconds",
+        "counter",
+        "How long transfers have waited because of a rate, all together.",
+    );
+    for (direction, name) in [(Direction::Down, "down"), (Direction::Up, "up")] {
+        let waited = throttle.waited(direction).as_secs_f64();
+        page.sample("_total", &[("direction", &name)], waited);
+    }
+}
+
 fn each_pool(report: &Report, mut tell: impl FnMut(Labels<'_>, &PoolReport)) {
     for core in &report.cores {
         for pool in &core.pools {
@@ -372,6 +396,10 @@ mod tests {
             .expect("a report")
     }
 
+    fn throttle() -> Throttle {
+        Throttle::new(&crate::config::Config::default())
+    }
+
     /// A sample's name, its labels as they are written, and its value.
     fn parts(line: &str) -> (&str, &str, f64) {
         let (series, value) = line.rsplit_once(' ').expect("a value");
@@ -382,7 +410,7 @@ mod tests {
 
     #[test]
     fn every_family_has_help_and_type_before_its_samples() {
-        let text = text(&example());
+        let text = text(&example(), &throttle());
         let mut families: HashMap<&str, &str> = HashMap::new();
         let (mut helped, mut family) = ("", "");
         let mut samples = 0;
@@ -414,7 +442,7 @@ mod tests {
 
     #[test]
     fn no_series_comes_twice() {
-        let text = text(&example());
+        let text = text(&example(), &throttle());
         let mut seen = std::collections::HashSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let series = line.rsplit_once(' ').expect("a value").0;
@@ -425,7 +453,7 @@ mod tests {
     #[test]
     fn the_histogram_is_cumulative() {
         let report = example();
-        let text = text(&report);
+        let text = text(&report, &throttle());
         let labels = "core=\"0\",address=\"0.0.0.0\"";
         let of_pool = |name: &str| -> Vec<(String, f64)> {
             text.lines()
@@ -456,7 +484,7 @@ mod tests {
     fn samples_are_written_as_the_specification_says() {
         let mut report = example();
         report.version = "1\"\\\n".to_owned();
-        let text = text(&report);
+        let text = text(&report, &throttle());
         for line in [
             "ringftpd_build_info{version=\"1\\\"\\\\\\n\"} 1",
             "ringftpd_uptime_seconds 273600",
@@ -474,6 +502,6 @@ mod tests {
 
     #[test]
     fn no_client_is_named() {
-        assert!(!text(&example()).contains("192.0.2.7"));
+        assert!(!text(&example(), &throttle()).contains("192.0.2.7"));
     }
 }

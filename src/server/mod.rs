@@ -34,6 +34,7 @@ use crate::sys::credentials::{Account, AccountError, Keep};
 use crate::sys::signal::Signals;
 use crate::sys::socket;
 use crate::sys::worker::Workers;
+use crate::throttle::Throttle;
 use crate::{sys, uring};
 
 use admin::Desk;
@@ -152,6 +153,7 @@ pub fn run(
             started,
             orders,
             quotas: Arc::clone(&crew.quotas),
+            throttle: Arc::clone(&crew.throttle),
         };
         desk.open(listener).map_err(system("start threads"))?;
     }
@@ -162,6 +164,7 @@ pub fn run(
         neighbours: crew.neighbours,
         phase: crew.phase,
         admission: crew.admission,
+        throttle: crew.throttle,
         orders: receiver,
         resolver,
         config: Arc::clone(&config),
@@ -238,6 +241,7 @@ struct Crew {
     phase: watch::Sender<Phase>,
     admission: Arc<Admission>,
     quotas: Arc<Quotas>,
+    throttle: Arc<Throttle>,
     missing: usize,
 }
 
@@ -264,6 +268,7 @@ impl Crew {
                 .map_err(system("start threads"))?,
             quotas: Arc::new(Quotas::new(&config.users.state, listers.clone())),
             listers,
+            throttle: Arc::new(Throttle::new(config)),
             admission: Arc::clone(&admission),
             active_source_port,
             phase: receiver,
@@ -271,6 +276,7 @@ impl Crew {
             neighbours: neighbours.clone(),
         };
         let quotas = Arc::clone(&common.quotas);
+        let throttle = Arc::clone(&common.throttle);
         let missing_count = ground.bound.missing_count();
         let Bound { ports, missing, .. } = ground.bound;
         let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
@@ -297,6 +303,7 @@ impl Crew {
             phase,
             admission,
             quotas,
+            throttle,
             missing: missing_count,
         })
     }

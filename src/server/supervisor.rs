@@ -23,6 +23,7 @@ use crate::data::lending::Neighbours;
 use crate::data::report;
 use crate::sys;
 use crate::sys::signal::{Signal, Signals};
+use crate::throttle::Throttle;
 
 /// What the main thread holds.
 pub(super) struct Supervisor<'r> {
@@ -32,6 +33,7 @@ pub(super) struct Supervisor<'r> {
     pub(super) neighbours: Neighbours,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) admission: Arc<Admission>,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) orders: Receiver<Order>,
     pub(super) resolver: Option<Resolver>,
     pub(super) config: Arc<Config>,
@@ -190,6 +192,7 @@ impl Supervisor<'_> {
         let sessions_max = summary::sessions_max(&config, cores, limit);
         self.admission
             .set_limits(sessions_max, config.limits.sessions_per_ip.map(Into::into));
+        self.throttle.set(&config);
         self.tell_cores(&config, bound)?;
         Ok(told.join("\n"))
     }

@@ -24,6 +24,7 @@ use crate::quota::Quotas;
 use crate::session;
 use crate::sys;
 use crate::sys::worker::Workers;
+use crate::throttle::Throttle;
 use crate::transfer::{Buffers, Depot, Drains, Gate};
 use crate::uring::{self, Fd, PipePool, RingOptions};
 
@@ -47,6 +48,7 @@ pub(super) struct Common {
     pub(super) verifiers: Workers,
     pub(super) listers: Workers,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) admission: Arc<Admission>,
     pub(super) active_source_port: u16,
     pub(super) phase: watch::Receiver<Phase>,
@@ -129,6 +131,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
         authenticator: common.authenticator,
         verifiers: common.verifiers,
         quotas: common.quotas,
+        throttle: common.throttle,
         depot: Depot {
             gate: Gate::default(),
             buffers: Buffers::default(),
@@ -212,6 +215,10 @@ fn settings(config: &Config) -> Settings {
         }),
         line_length: limits.line_length,
         reply_timeout: limits.reply_timeout,
+        commands_per_second: limits.commands_per_second,
+        session_rates: limits.session_rates,
+        sessions_per_user: config.users.sessions_per_user,
+        anonymous: config.anonymous.allowance,
         files: config.files,
         addressing: listeners.clone().map(|it| config.addressing(it)).collect(),
         pools: listeners.map(|it| config.pool_of(&pools, it)).collect(),

@@ -37,6 +37,8 @@ pub enum Verdict {
     Accepted(Arc<Rights>),
     /// They do not belong together. Unknown users get the same verdict.
     Refused,
+    /// They belong together, but the user has as many sessions as one may have.
+    TooMany,
     /// It could not be found out: the user file or the user's tree cannot be read, or too many
     /// logins are waiting.
     Unavailable,

@@ -111,6 +111,15 @@ impl Session {
                 self.say(Code::NOT_LOGGED_IN, "Login incorrect.");
                 None
             }
+            Verdict::TooMany => {
+                // Not 530, which would have a client ask for another password: the same login works
+                // later (RFC 959 §5.4 allows 421 for every command).
+                self.say(
+                    Code::CLOSING,
+                    "Too many sessions of this user, try again later.",
+                );
+                Some(Action::Close)
+            }
             Verdict::Unavailable => {
                 self.say(
                     Code::CLOSING,

@@ -22,6 +22,10 @@ pub(super) fn failed(failure: Failure) -> Reply {
         Failure::CrossDevice => (Code::UNAVAILABLE, "Not possible across file systems."),
         Failure::ReadOnlyTree => (Code::UNAVAILABLE, "Read-only file system."),
         Failure::StorageFull => (Code::STORAGE_FULL, "No space left on device."),
+        Failure::BelowMinFree => (
+            Code::STORAGE_FULL,
+            "Too little space is left on the server, try again later.",
+        ),
         Failure::QuotaReached => (Code::STORAGE_EXCEEDED, "Disk quota exceeded."),
         Failure::FileTooLarge => (Code::STORAGE_EXCEEDED, "File too large."),
         Failure::OutOfDescriptors => (Code::LOCAL_ERROR, "Out of file descriptors, try later."),

@@ -240,6 +240,7 @@ fn outside(stage: &mut Stage, text: &str) {
     let event = match words[0] {
         "accepted" => Event::Verified(Verdict::Accepted(rights(words[1]))),
         "refused" => Event::Verified(Verdict::Refused),
+        "too-many" => Event::Verified(Verdict::TooMany),
         "unavailable" => Event::Verified(Verdict::Unavailable),
         "done" => Event::Answered(Ok(Answer::Done)),
         "bytes" => Event::Answered(Ok(Answer::Bytes(number(1)))),

@@ -8,9 +8,11 @@
 
 use std::io;
 
+use crate::proto::failure::Failure;
 use crate::sys::file::{self, FileSystem};
 use crate::uring::{self, Fd};
 
+use super::root::unwritten;
 use super::upload::off_core;
 
 /// How the bytes of an upload get into its file.
@@ -91,6 +93,62 @@ impl Space {
         }
     }
 }
+
+/// How much an upload leaves free on its file system. That is asked now and then: whoever else writes
+/// there may take the last of it meanwhile.
+#[derive(Debug)]
+pub(super) struct Floor {
+    min_free: u64,
+    /// The size of the file when it was asked last.
+    size: u64,
+    /// From which size on it is asked again.
+    due: u64,
+}
+
+impl Floor {
+    /// For a file of this size; `None` if nothing has to be left.
+    pub(super) fn new(min_free: u64, size: u64) -> Option<Self> {
+        (min_free > 0).then_some(Self {
+            min_free,
+            size,
+            due: size,
+        })
+    }
+
+    /// Whether it has to be looked before the file grows to `size`.
+    pub(super) fn is_due(&self, size: u64) -> bool {
+        size >= self.due
+    }
+
+    /// Looks whether the file may grow to `size`.
+    ///
+    /// # Errors
+    /// [`Failure::BelowMinFree`]; [`Failure::LocalError`] when it cannot be found out.
+    pub(super) async fn look(&mut self, file: &Fd, size: u64) -> Result<(), Failure> {
+        // A network file system asks its server.
+        let free = match file.try_clone() {
+            Ok(file) => off_core(move || file::free_bytes(&file)).await,
+            Err(error) => Ok(Err(error)),
+        };
+        let free = free.and_then(|free| free);
+        let free = free.map_err(|error| unwritten(&error))?;
+        // What has come since the last look is not written yet, or partly.
+        let spare = free.saturating_sub(size.saturating_sub(self.size));
+        if spare < self.min_free {
+            let min_free = self.min_free;
+            tracing::warn!(free, min_free, "upload refused: see files.min_free");
+            return Err(Failure::BelowMinFree);
+        }
+        self.size = size;
+        let next = (spare - self.min_free) / 2;
+        self.due = size.saturating_add(next.clamp(LOOK_BYTES_MIN, LOOK_BYTES_MAX));
+        Ok(())
+    }
+}
+
+/// How far an upload goes on between two looks at the space left: the more, the more there is.
+const LOOK_BYTES_MIN: u64 = 1024 * 1024;
+const LOOK_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A first chunk of less is most often a whole file.
 const CARE_FROM_BYTES: u64 = 128 * 1024;

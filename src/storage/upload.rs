@@ -22,7 +22,7 @@ use crate::uring::{self, Fd};
 
 use super::publish::{Leftover, Name, Replaces, Unseen, random};
 use super::root::{INSIDE, Root, Unsuitable, failure, regular, unwritten};
-use super::space::Space;
+use super::space::{Floor, Space};
 
 /// What becomes of a file that is there already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +46,8 @@ pub struct UploadRules {
     pub overwrites: bool,
     /// What it counts for; [`Quota::learn`] has been called.
     pub quota: Option<Arc<Quota>>,
+    /// Bytes that it leaves free on its file system.
+    pub min_free: u64,
 }
 
 impl Default for UploadRules {
@@ -54,6 +56,7 @@ impl Default for UploadRules {
             umask: None,
             overwrites: true,
             quota: None,
+            min_free: 0,
         }
     }
 }
@@ -80,6 +83,8 @@ pub struct Upload {
     named: Option<FileId>,
     /// What it counts for.
     charge: Option<Charge>,
+    /// What it has to leave free.
+    floor: Option<Floor>,
 }
 
 impl Root {
@@ -102,6 +107,7 @@ impl Root {
             umask,
             overwrites,
             quota,
+            min_free,
         } = rules;
         let quota = quota.filter(|_| self.is_own(path));
         let mode = 0o666 & !umask.unwrap_or(self.settings.umask);
@@ -111,6 +117,12 @@ impl Root {
             None => None,
         };
         let mut upload = self.begin_as(path, kind, mode, overwrites).await?;
+        upload.floor = Floor::new(min_free, upload.position);
+        if let Err(failure) = upload.look_at_floor(upload.position).await {
+            drop(turn);
+            upload.abandon().await;
+            return Err(failure);
+        }
         if let Some(quota) = &quota {
             let charge = Charge::begin(quota, upload.replaced, upload.named);
             drop(turn);
@@ -206,6 +218,7 @@ impl Root {
             replaced: None,
             named: None,
             charge: None,
+            floor: None,
         }
     }
 
@@ -362,7 +375,7 @@ impl Upload {
     /// # Errors
     /// [`Failure::StorageFull`] and whatever else the file system says.
     pub async fn write(&mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
-        if let Err(failure) = self.grow(offset, &bytes) {
+        if let Err(failure) = self.grow(offset, &bytes).await {
             return (Err(failure), bytes);
         }
         // What is reserved for a file in place would stay if the server died.
@@ -375,11 +388,20 @@ impl Upload {
     }
 
     /// Counts bytes before they are written.
-    fn grow(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+    async fn grow(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
         let size = offset.saturating_add(bytes.len() as u64);
+        self.look_at_floor(size).await?;
         self.charge
             .as_mut()
             .map_or(Ok(()), |charge| charge.grow(size))
+    }
+
+    /// Before the file grows to `size`: whether the file system stays as free as it should.
+    async fn look_at_floor(&mut self, size: u64) -> Result<(), Failure> {
+        match &mut self.floor {
+            Some(floor) if floor.is_due(size) => floor.look(&self.file, size).await,
+            _ => Ok(()),
+        }
     }
 
     /// Writes the last bytes, if any are left, at `offset`, where the file ends so far, and ends the
@@ -391,7 +413,7 @@ impl Upload {
     /// become something that is not to be replaced. A whole upload leaves nothing then.
     pub async fn finish(mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
         let size = offset.saturating_add(bytes.len() as u64);
-        if let Err(failure) = self.grow(offset, &bytes) {
+        if let Err(failure) = self.grow(offset, &bytes).await {
             self.abandon().await;
             return (Err(failure), bytes);
         }

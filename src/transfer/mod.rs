@@ -24,8 +24,10 @@ use crate::proto::argument::{ByteRange, HashAlgorithm, TypeCode};
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
 use crate::storage::{Digest, ListRequest, Listing, Root, Upload, UploadKind, UploadRules};
+use crate::sys;
 use crate::sys::file::FileStatus;
 use crate::sys::worker::Workers;
+use crate::throttle::Pace;
 use crate::uring::{self, Fd, PipePool};
 
 /// What the transfers of one core share.
@@ -152,30 +154,44 @@ pub async fn prepare(depot: &Depot, root: &Root, order: Order) -> Result<Prepare
 }
 
 impl Prepared {
-    /// Moves the bytes; returns how many went over the data connection.
+    /// Moves the bytes, no faster than `pace` lets it; returns how many went over the data connection.
     ///
     /// # Errors
     ///
     /// [`Failure::Aborted`] after [`Watch::abort`], whatever else went wrong because of it; otherwise
     /// what the peer or the file system did.
-    pub async fn run(self, depot: &Depot, socket: &Fd, watch: &Watch) -> Result<u64, Failure> {
+    pub async fn run(
+        self,
+        depot: &Depot,
+        socket: &Fd,
+        watch: &Watch,
+        pace: Option<Pace>,
+    ) -> Result<u64, Failure> {
+        let rate = pace.as_ref().and_then(Pace::session_rate);
+        if let (Some(rate), Self::Send { .. } | Self::List(_)) = (rate, &self) {
+            // So that a piece does not leave at the speed of the line, which small buffers on the way
+            // would not hold. A little faster than the rate: the pieces keep that.
+            let spread = rate.get().saturating_add(rate.get() / 4);
+            // Without it the rate is kept all the same.
+            let _ = sys::socket::set_pacing_rate(&**socket, spread);
+        }
         let outcome = match self {
             Self::Send {
                 file,
                 status,
                 type_code: TypeCode::Image,
                 offset,
-            } => send::image(depot, &file, offset, status.size, socket, watch).await,
+            } => send::image(depot, &file, offset, status.size, socket, watch, pace).await,
             Self::Send {
                 file,
                 status,
                 type_code: TypeCode::Ascii,
                 offset,
-            } => send::ascii(depot, &file, offset, status.size, socket, watch).await,
+            } => send::ascii(depot, &file, offset, status.size, socket, watch, pace).await,
             Self::Receive { upload, type_code } => {
-                receive::run(depot, *upload, type_code, socket, watch).await
+                receive::run(depot, *upload, type_code, socket, watch, pace).await
             }
-            Self::List(listing) => list::run(depot, *listing, socket, watch).await,
+            Self::List(listing) => list::run(depot, *listing, socket, watch, pace).await,
         };
         match outcome {
             Err(_) if watch.is_aborted() => Err(Failure::Aborted),

@@ -13,6 +13,7 @@ use crate::proto::ascii::ToLocal;
 use crate::proto::failure::Failure;
 use crate::storage::Upload;
 use crate::sys;
+use crate::throttle::Pace;
 use crate::uring::{self, Fd};
 
 /// Receives until the client closes the data connection, then makes the file visible; on a failure
@@ -23,14 +24,15 @@ pub(super) async fn run(
     type_code: TypeCode,
     socket: &Fd,
     watch: &Watch,
+    pace: Option<Pace>,
 ) -> Result<(), Failure> {
     if let Err(failure) = upload.start().await {
         upload.abandon().await;
         return Err(failure);
     }
     let received = match type_code {
-        TypeCode::Image => image(depot, &mut upload, socket, watch).await,
-        TypeCode::Ascii => ascii(depot, &mut upload, socket, watch).await,
+        TypeCode::Image => image(depot, &mut upload, socket, watch, pace).await,
+        TypeCode::Ascii => ascii(depot, &mut upload, socket, watch, pace).await,
     };
     let last = match received {
         Ok(last) => last,
@@ -66,10 +68,11 @@ async fn image(
     upload: &mut Upload,
     socket: &Fd,
     watch: &Watch,
+    pace: Option<Pace>,
 ) -> Result<Last, Failure> {
     let mut offset = upload.position();
     let mut chunk = depot.buffers.take();
-    let mut turn = Turn::new(&depot.gate);
+    let mut turn = Turn::new(&depot.gate, pace);
     loop {
         let filled = fill(depot, &mut chunk, socket, &mut turn, watch).await;
         // Others move bytes while the disk takes these.
@@ -88,12 +91,13 @@ async fn ascii(
     upload: &mut Upload,
     socket: &Fd,
     watch: &Watch,
+    pace: Option<Pace>,
 ) -> Result<Last, Failure> {
     let mut convert = ToLocal::default();
     let mut offset = upload.position();
     let mut chunk = depot.buffers.take();
     let mut converted = depot.buffers.take();
-    let mut turn = Turn::new(&depot.gate);
+    let mut turn = Turn::new(&depot.gate, pace);
     loop {
         let filled = fill(depot, &mut chunk, socket, &mut turn, watch).await;
         turn.end();
@@ -131,8 +135,13 @@ async fn fill(
     watch: &Watch,
 ) -> Result<Filled, Failure> {
     while chunk.len() < chunk.capacity() {
-        turn.begin().await;
-        match sys::socket::receive_behind(socket, chunk) {
+        turn.allow(watch).await?;
+        let count = match turn.begin().await {
+            // As much as is there: the quantum decides when the turn is over, no more.
+            _ if !turn.is_paced() => usize::MAX,
+            count => count as usize,
+        };
+        match sys::socket::receive_behind(socket, chunk, count) {
             Ok(0) => return Ok(Filled::End),
             Ok(received) => {
                 watch.add(received);

@@ -15,6 +15,7 @@ use crate::proto::ascii::ToNetwork;
 use crate::proto::failure::Failure;
 use crate::sys;
 use crate::sys::file::Residency;
+use crate::throttle::Pace;
 use crate::uring::{self, Fd};
 
 /// Sends the bytes from `offset` to `end` as they are (TYPE I).
@@ -25,10 +26,12 @@ pub(super) async fn image(
     end: u64,
     socket: &Fd,
     watch: &Watch,
+    pace: Option<Pace>,
 ) -> Result<(), Failure> {
-    let mut turn = Turn::new(&depot.gate);
+    let mut turn = Turn::new(&depot.gate, pace);
     let mut resident_until = offset;
     while offset < end {
+        turn.allow(watch).await?;
         if offset >= resident_until {
             let window = (end - offset).min(WINDOW_BYTES);
             let residency = sys::file::residency(file, offset, window);
@@ -90,7 +93,7 @@ struct Cold {
 
 /// Reads one window of a file that is not in the page cache, and sends what the client takes at
 /// once. The pipe is not held while the client is waited for: pipes are few, and one client that
-/// takes its time must not keep the others from theirs.
+/// takes its time, or a rate, must not keep the others from theirs.
 async fn cold_window(
     depot: &Depot,
     file: &Fd,
@@ -108,7 +111,7 @@ async fn cold_window(
         .await
         .map_err(|error| local(&error))?;
     let mut left = filled;
-    while left > 0 {
+    while left > 0 && !turn.is_spent() {
         let count = turn.begin().await.min(u64::from(left)) as u32;
         match pipe.drain(socket, count) {
             Ok(0) => return Err(Failure::PeerReset),
@@ -135,9 +138,10 @@ pub(super) async fn ascii(
     end: u64,
     socket: &Fd,
     watch: &Watch,
+    pace: Option<Pace>,
 ) -> Result<(), Failure> {
     sys::tree::set_blocking(file).map_err(|error| local(&error))?;
-    let mut turn = Turn::new(&depot.gate);
+    let mut turn = Turn::new(&depot.gate, pace);
     let mut convert = ToNetwork::default();
     let mut converted = Vec::new();
     let mut chunk = Vec::with_capacity(ASCII_CHUNK_BYTES);
@@ -176,6 +180,7 @@ pub(super) async fn send_all(
     watch: &Watch,
 ) -> Result<(), Failure> {
     while !bytes.is_empty() {
+        turn.allow(watch).await?;
         let count = bytes.len().min(turn.begin().await as usize);
         match sys::socket::send(socket, &bytes[..count]) {
             Ok(sent) => {

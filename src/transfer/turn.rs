@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::Watch;
+use crate::proto::failure::Failure;
+use crate::throttle::Pace;
 use crate::uring;
 
 /// Where the transfers of a core queue for their turns, first come, first served.
@@ -36,19 +39,49 @@ pub(super) struct Turn<'a> {
     /// Bytes left of the present turn; 0: the next has to be waited for.
     left: u64,
     began: Option<Instant>,
+    /// The rates that the transfer is held to, if any.
+    pace: Option<Pace>,
 }
 
 impl<'a> Turn<'a> {
     /// A transfer's first turn is short and not waited for: a small file, or the first page of a
     /// listing, does not queue behind large ones.
-    pub(super) fn new(gate: &'a Gate) -> Self {
+    pub(super) fn new(gate: &'a Gate, pace: Option<Pace>) -> Self {
         Self {
             gate,
             permit: None,
             quantum: QUANTUM_BYTES_FIRST,
             left: QUANTUM_BYTES_FIRST,
             began: None,
+            pace,
         }
+    }
+
+    /// Waits until the transfer's rates let it move bytes; before each [`Turn::begin`]. Others have
+    /// their turns meanwhile.
+    pub(super) async fn allow(&mut self, watch: &Watch) -> Result<(), Failure> {
+        if !self.is_spent() {
+            return Ok(());
+        }
+        let wait = self.pace.as_mut().map(Pace::take).unwrap_or_default();
+        if wait.is_zero() {
+            return Ok(());
+        }
+        self.end();
+        watch.add_wait(wait);
+        // Boxed, so that transfers without a rate have no room for it.
+        let wait = Box::pin(tokio::time::sleep(wait));
+        watch.unless_aborted(wait).await
+    }
+
+    /// Whether the transfer is held to a rate.
+    pub(super) fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// Whether the rates let no more be moved for now.
+    pub(super) fn is_spent(&self) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.left() == 0)
     }
 
     /// Waits until this transfer may move bytes; returns how many, at least 1.
@@ -61,11 +94,17 @@ impl<'a> Turn<'a> {
         if self.began.is_none() {
             self.began = Some(Instant::now());
         }
-        self.left
+        match &self.pace {
+            Some(pace) => self.left.min(pace.left()),
+            None => self.left,
+        }
     }
 
     /// Counts bytes; when the turn is over, lets everybody else have theirs.
     pub(super) async fn spend(&mut self, bytes: usize) {
+        if let Some(pace) = &mut self.pace {
+            pace.spend(bytes as u64);
+        }
         self.left = self.left.saturating_sub(bytes as u64);
         if self.left == 0 {
             self.adapt();
@@ -160,7 +199,7 @@ mod tests {
         gate: Rc<Gate>,
         log: Rc<RefCell<Vec<Option<usize>>>>,
     ) {
-        let mut turn = Turn::new(&gate);
+        let mut turn = Turn::new(&gate, None);
         for _ in 0..turns {
             let bytes = turn.begin().await;
             log.borrow_mut().push(Some(number));

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::proto::failure::Failure;
 use crate::sys;
@@ -16,6 +16,7 @@ use crate::uring::Fd;
 pub struct Watch {
     started: Instant,
     bytes: Cell<u64>,
+    waited: Cell<Duration>,
     aborted: Cell<bool>,
     control: Fd,
     socket: RefCell<Option<Fd>>,
@@ -27,6 +28,7 @@ impl Watch {
         Self {
             started: Instant::now(),
             bytes: Cell::new(0),
+            waited: Cell::default(),
             aborted: Cell::new(false),
             control: Fd::clone(control),
             socket: RefCell::new(None),
@@ -46,6 +48,16 @@ impl Watch {
     /// Counts bytes that went over the data connection.
     pub fn add(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// How long the transfer has waited for its rates.
+    pub fn waited(&self) -> Duration {
+        self.waited.get()
+    }
+
+    /// Counts a wait for a rate.
+    pub(super) fn add_wait(&self, wait: Duration) {
+        self.waited.set(self.waited.get() + wait);
     }
 
     /// Tells which socket is the data connection.

@@ -12,11 +12,13 @@ const KEEP: Files = Files {
     umask: 0o022,
     uploads: UploadPolicy::Whole,
     failed_upload: FailedUpload::Keep,
+    min_free: 0,
 };
 const IN_PLACE: Files = Files {
     umask: 0o022,
     uploads: UploadPolicy::InPlace,
     failed_upload: FailedUpload::Discard,
+    min_free: 0,
 };
 
 async fn begin(tree: &Fixture, path: &str, kind: UploadKind) -> Result<Upload, Failure> {

@@ -1,13 +1,14 @@
 //! The single place of defaults; `config/ringftpd.toml` repeats them, and a test compares.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Admin, Announce, Anonymous, Cores, Data, FailedUpload, Files, Limits, Log, LogFormat, LogLevel,
-    Own, PeerCheck, PortRange, QuotaLimits, Server, Slices, Steering, UploadPolicy, Users,
+    Admin, Announce, Anonymous, Cores, Data, FailedUpload, Files, GuardLimits, Limits, Log,
+    LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Server, Slices, Steering,
+    UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -38,9 +39,23 @@ impl Default for Limits {
             line_length: 4 << 10,
             login_timeout: Duration::from_secs(60),
             login_attempts: 3,
+            guard: GuardLimits::default(),
             idle_timeout: Duration::from_secs(300),
             reply_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for GuardLimits {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(1),
+            delay_max: Duration::from_secs(10),
+            failures: NonZeroU32::new(20),
+            failures_per_user: NonZeroU32::new(50),
+            window: Duration::from_secs(600),
+            lockout: Duration::from_secs(600),
         }
     }
 }
@@ -110,6 +125,7 @@ impl Default for Users {
             enabled: true,
             file: PathBuf::from("/etc/ringftpd/users.toml"),
             hash_threads: 2,
+            remember: Duration::from_secs(300),
             state: PathBuf::from("/var/lib/ringftpd"),
         }
     }

@@ -37,7 +37,7 @@ pub use error::{ConfigError, Problem};
 pub use files::{FailedUpload, Files, UploadPolicy};
 pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
-pub use limits::{LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
+pub use limits::{GuardLimits, LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
 pub use listener::{Addressing, Announce, Listener, Own};
 pub use log::{Log, LogFormat, LogLevel};
 pub use passive::PassivePool;

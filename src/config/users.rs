@@ -1,6 +1,7 @@
 //! `[anonymous]` and `[users]`: who may log in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::section::Section;
 use super::{QuotaLimits, rights, units};
@@ -29,6 +30,8 @@ pub struct Users {
     /// Threads that verify passwords, 1 to [`HASH_THREADS_MAX`]. Each holds the memory of a hash
     /// (19 MiB) while it works.
     pub hash_threads: usize,
+    /// How long a verified password is accepted without another hash; zero: never.
+    pub remember: Duration,
     /// Where the server keeps how much each user stores; absolute.
     pub state: PathBuf,
 }
@@ -49,6 +52,9 @@ impl Users {
         section.read("state", &mut self.state, units::absolute_path);
         section.read("hash_threads", &mut self.hash_threads, |value| {
             units::number(value, 1, HASH_THREADS_MAX as u64).map(|threads| threads as usize)
+        });
+        section.read("remember", &mut self.remember, |value| {
+            units::duration(value, Duration::ZERO)
         });
     }
 }

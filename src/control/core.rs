@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Files};
+use crate::config::{Addressing, Files, GuardLimits};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
@@ -54,6 +54,8 @@ pub struct Core {
 pub struct Settings {
     /// The limits of sessions that begin.
     pub limits: Rc<Limits>,
+    /// How guessing of passwords is slowed down and stopped.
+    pub guard: GuardLimits,
     /// The longest control line, in bytes.
     pub line_length: usize,
     /// How long a client may leave its replies unread.

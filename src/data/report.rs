@@ -18,6 +18,24 @@ pub struct Report {
     pub settings: Settings,
     /// Every core, in order.
     pub cores: Vec<CoreReport>,
+    /// What has become of the logins.
+    #[serde(default)]
+    pub logins: LoginReport,
+}
+
+/// The logins of all cores, since the start.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct LoginReport {
+    /// Logins that led into a session.
+    pub accepted: u64,
+    /// Logins refused for what they brought.
+    pub refused: u64,
+    /// Logins refused, whatever they brought, in a lockout.
+    pub locked_out: u64,
+    /// Password hashes computed.
+    pub hashes: u64,
+    /// Passwords found right without a hash.
+    pub remembered: u64,
 }
 
 /// The settings of `[data]` that explain the figures.

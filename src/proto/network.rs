@@ -40,6 +40,15 @@ pub fn longest_match<T>(networks: &[(Network, T)], address: IpAddr) -> Option<&T
     smallest.map(|(_, value)| value)
 }
 
+/// The address that stands for a client whose misdeeds are counted. RFC 4291 §2.5.1: an IPv6 host may
+/// take any address of its /64; an IPv4 address that came mapped into IPv6 counts as what it is.
+pub fn of_client(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0 << 64).into(),
+    }
+}
+
 impl fmt::Display for Network {
     /// A single address without its prefix.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

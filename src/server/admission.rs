@@ -1,9 +1,11 @@
 //! Who may have a session: bounds over all cores, looked at once for each control connection.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::proto::network;
 
 /// Counts the sessions of the process and of each client network. Shared by all cores: a lock per
 /// login costs less than what an attacker gains from limits that hold on one core only.
@@ -48,7 +50,7 @@ impl Admission {
     ///
     /// See [`Refusal`].
     pub(super) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Refusal> {
-        let client = network(client);
+        let client = network::of_client(client);
         let sessions_max = self.sessions_max.load(Ordering::Relaxed);
         let admitted = self
             .sessions
@@ -107,14 +109,6 @@ impl Drop for Ticket {
                 clients.remove(&self.client);
             }
         }
-    }
-}
-
-/// What counts as one client. RFC 4291 §2.5.1: an IPv6 host may take any address of its /64.
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
     }
 }
 

@@ -152,6 +152,7 @@ pub fn run(
             started,
             orders,
             quotas: crew.quotas,
+            authenticator: crew.authenticator,
         };
         desk.open(listener).map_err(system("start threads"))?;
     }
@@ -237,6 +238,7 @@ struct Crew {
     phase: watch::Sender<Phase>,
     admission: Arc<Admission>,
     quotas: Arc<Quotas>,
+    authenticator: Arc<Authenticator>,
     missing: usize,
 }
 
@@ -270,6 +272,7 @@ impl Crew {
             neighbours: neighbours.clone(),
         };
         let quotas = Arc::clone(&common.quotas);
+        let authenticator = Arc::clone(&common.authenticator);
         let missing_count = ground.bound.missing_count();
         let Bound { ports, missing, .. } = ground.bound;
         let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
@@ -296,6 +299,7 @@ impl Crew {
             phase,
             admission,
             quotas,
+            authenticator,
             missing: missing_count,
         })
     }

@@ -205,6 +205,7 @@ fn settings(config: &Config) -> Settings {
             fxp: config.data.fxp_networks.clone(),
             greeting: config.server.greeting.clone(),
         }),
+        guard: limits.guard,
         line_length: limits.line_length,
         reply_timeout: limits.reply_timeout,
         files: config.files,

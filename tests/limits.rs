@@ -141,11 +141,12 @@ fn sessions_of_a_user_share_the_users_rate_and_others_have_theirs() {
     thread::scope(|scope| {
         let pair = [(); 2].map(|()| scope.spawn(|| fetch("alice")));
         let alone = fetch("bob");
-        // Each alone would take 375 ms.
-        for took in pair.map(|it| it.join().expect("a download")) {
-            assert!(took >= Duration::from_millis(550), "{took:?}");
-            assert!(took > alone, "{took:?} and {alone:?}");
-        }
+        let took = pair.map(|it| it.join().expect("a download"));
+        let (first, last) = (took[0].min(took[1]), took[0].max(took[1]));
+        // Each alone would take 375 ms; both together take 750, less the 50 ms that are saved up.
+        assert!(first >= Duration::from_millis(450), "{took:?}");
+        assert!(last >= Duration::from_millis(650), "{took:?}");
+        assert!(first > alone, "{took:?} and {alone:?}");
     });
 }
 

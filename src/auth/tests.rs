@@ -17,6 +17,7 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         quota: QuotaLimits::default(),
         folders: Arc::default(),
         allowance: Allowance::default(),
+        validity: Validity::default(),
     }
 }
 
@@ -35,47 +36,52 @@ fn authenticator(file: &Path, anonymous: bool) -> Authenticator {
     )
 }
 
+/// The verdict on a client of this host.
+fn verify(auth: &Authenticator, user: &[u8], password: &[u8]) -> Outcome {
+    auth.verify(user, password, CLIENT)
+}
+
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const UNKNOWN: Outcome = Outcome::Refused(Reason::UnknownUser);
+const WRONG: Outcome = Outcome::Refused(Reason::WrongPassword);
+
 #[test]
 fn users_come_change_and_go_while_the_server_runs() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("etc/users.toml");
     let auth = authenticator(&path, false);
-    assert_eq!(
-        auth.verify(b"alice", b"one"),
-        Outcome::Refused,
-        "no file yet"
-    );
+    assert_eq!(verify(&auth, b"alice", b"one"), UNKNOWN, "no file yet");
 
     let alice = user("alice", "one", RightSet::READ_WRITE);
     edit::add(&path, Readers::Owner, alice.clone()).expect("added");
     assert_eq!(
-        auth.verify(b"alice", b"one"),
+        verify(&auth, b"alice", b"one"),
         Outcome::Accepted(alice.identity())
     );
-    assert_eq!(auth.verify(b"alice", b"two"), Outcome::Refused);
+    assert_eq!(verify(&auth, b"alice", b"two"), WRONG);
     assert_eq!(
-        auth.verify(b"Alice", b"one"),
-        Outcome::Refused,
+        verify(&auth, b"Alice", b"one"),
+        UNKNOWN,
         "names are case-sensitive"
     );
-    assert_eq!(auth.verify(b"bob", b"one"), Outcome::Refused);
-    assert_eq!(auth.verify(b"\xff\0", b"one"), Outcome::Refused);
+    assert_eq!(verify(&auth, b"bob", b"one"), UNKNOWN);
+    assert_eq!(verify(&auth, b"\xff\0", b"one"), UNKNOWN);
     assert_eq!(
-        auth.verify(b"anonymous", b"one"),
-        Outcome::Refused,
+        verify(&auth, b"anonymous", b"one"),
+        UNKNOWN,
         "anonymous is off"
     );
 
     let hash = StoredHash::create(b"two").expect("a valid password");
     edit::set_password(&path, &alice.name, hash).expect("changed");
-    assert_eq!(auth.verify(b"alice", b"one"), Outcome::Refused);
+    assert_eq!(verify(&auth, b"alice", b"one"), WRONG);
     assert_eq!(
-        auth.verify(b"alice", b"two"),
+        verify(&auth, b"alice", b"two"),
         Outcome::Accepted(alice.identity())
     );
 
     edit::delete(&path, &alice.name).expect("deleted");
-    assert_eq!(auth.verify(b"alice", b"two"), Outcome::Refused);
+    assert_eq!(verify(&auth, b"alice", b"two"), UNKNOWN);
 }
 
 #[test]
@@ -94,7 +100,7 @@ fn an_unreadable_users_file_lets_nobody_in_and_tells_no_secrets() {
         "[user]\nalice = \"hunter2\"\n",
     ] {
         fs::write(&path, text).expect("written");
-        let Outcome::Unavailable(reason) = auth.verify(b"alice", b"hunter2") else {
+        let Outcome::Unavailable(reason) = verify(&auth, b"alice", b"hunter2") else {
             panic!("let in by {text:?}");
         };
         assert!(reason.contains("users.toml:"), "{reason}");
@@ -116,11 +122,154 @@ fn anonymous_needs_no_password_and_only_when_enabled() {
             (identity.name.as_str(), identity.rights.everywhere),
             ("anonymous", RightSet::READ_ONLY)
         );
-        assert_eq!(on.verify(name, b""), Outcome::Accepted(identity));
+        assert_eq!(verify(&on, name, b""), Outcome::Accepted(identity));
         assert_eq!(off.anonymous(name), None);
-        assert_eq!(off.verify(name, b""), Outcome::Refused);
+        assert_eq!(verify(&off, name, b""), UNKNOWN);
     }
     assert_eq!(on.anonymous(b"ftpd"), None);
+}
+
+/// Makes a file look as if it had been written a minute ago: what was written just now may change
+/// again without a trace, and is not relied on.
+fn settle(path: &Path) {
+    let then = std::time::SystemTime::now() - Duration::from_secs(60);
+    let file = fs::File::options().write(true).open(path).expect("open");
+    file.set_modified(then).expect("changed");
+}
+
+fn hashes(auth: &Authenticator) -> u64 {
+    Counts::get(&auth.counts().hashes)
+}
+
+#[test]
+fn a_remembered_login_costs_no_hash_until_the_file_says_otherwise() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let auth = authenticator(&path, false);
+    let (alice, bob) = (
+        user("alice", "one", RightSet::READ_WRITE),
+        user("bob", "one", RightSet::READ_ONLY),
+    );
+    edit::add(&path, Readers::Owner, alice.clone()).expect("added");
+    edit::add(&path, Readers::Owner, bob.clone()).expect("added");
+    settle(&path);
+    let at_once = |name: &[u8], password: &[u8]| auth.verify_at_once(name, password, CLIENT);
+    let accepted = |user: &User| Outcome::Accepted(user.identity());
+
+    assert_eq!(at_once(b"alice", b"one"), None, "nothing is known yet");
+    assert_eq!(verify(&auth, b"alice", b"one"), accepted(&alice));
+    assert_eq!(at_once(b"alice", b"one"), Some(accepted(&alice)));
+    assert_eq!(verify(&auth, b"alice", b"one"), accepted(&alice));
+    assert_eq!(hashes(&auth), 1);
+    assert_eq!(Counts::get(&auth.counts().remembered), 2);
+    for (name, password) in [
+        (&b"alice"[..], &b"two"[..]),
+        (b"alice", b""),
+        (b"bob", b"one"),
+        (b"carol", b"one"),
+        (b"\xff", b"one"),
+    ] {
+        assert_eq!(at_once(name, password), None);
+    }
+
+    // Any change sends the next login to a worker, which finds the password in memory all the same.
+    edit::delete(&path, &bob.name).expect("deleted");
+    assert_eq!(at_once(b"alice", b"one"), None);
+    assert_eq!(verify(&auth, b"alice", b"one"), accepted(&alice));
+    assert_eq!(hashes(&auth), 1);
+
+    let hash = StoredHash::create(b"two").expect("a valid password");
+    edit::set_password(&path, &alice.name, hash).expect("changed");
+    assert_eq!(at_once(b"alice", b"one"), None);
+    assert_eq!(verify(&auth, b"alice", b"one"), WRONG);
+    settle(&path);
+    assert_eq!(verify(&auth, b"alice", b"one"), WRONG);
+    assert_eq!(at_once(b"alice", b"one"), None);
+    assert_eq!(hashes(&auth), 3);
+
+    assert_eq!(verify(&auth, b"alice", b"two"), accepted(&alice));
+    assert!(at_once(b"alice", b"two").is_some());
+    edit::delete(&path, &alice.name).expect("deleted");
+    settle(&path);
+    assert_eq!(at_once(b"alice", b"two"), None);
+    assert_eq!(verify(&auth, b"alice", b"two"), UNKNOWN);
+    fs::remove_file(&path).expect("removed");
+    assert_eq!(at_once(b"alice", b"two"), None);
+}
+
+#[test]
+fn a_closed_account_is_not_accepted_from_memory() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let auth = authenticator(&path, false);
+    let alice = user("alice", "one", RightSet::READ_WRITE);
+    edit::add(&path, Readers::Owner, alice.clone()).expect("added");
+    assert!(matches!(
+        verify(&auth, b"alice", b"one"),
+        Outcome::Accepted(_)
+    ));
+    let text = fs::read_to_string(&path).expect("read");
+    fs::write(&path, format!("{text}networks = [\"10.0.0.0/8\"]\n")).expect("written");
+    settle(&path);
+    let inside = "10.1.2.3".parse().expect("an address");
+    for _ in 0..2 {
+        let outcome = verify(&auth, b"alice", b"one");
+        assert_eq!(outcome, Outcome::Refused(Reason::WrongNetwork));
+        assert_eq!(auth.verify_at_once(b"alice", b"one", CLIENT), None);
+        let outcome = auth.verify_at_once(b"alice", b"one", inside);
+        assert_eq!(outcome, Some(Outcome::Accepted(alice.identity())));
+    }
+}
+
+#[test]
+fn every_refusal_costs_the_same_hash() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let auth = authenticator(&path, false);
+    let (alice, bob) = (
+        user("alice", "one", RightSet::READ_WRITE),
+        user("bob", "one", RightSet::READ_ONLY),
+    );
+    edit::add(&path, Readers::Owner, alice).expect("added");
+    edit::add(&path, Readers::Owner, bob).expect("added");
+    let text = fs::read_to_string(&path).expect("read");
+    fs::write(&path, text + "enabled = false\n").expect("written");
+    for (name, password, outcome) in [
+        (&b"alice"[..], &b"two"[..], WRONG),
+        (b"bob", b"two", WRONG),
+        (b"bob", b"one", Outcome::Refused(Reason::Disabled)),
+        (b"carol", b"one", UNKNOWN),
+        (b"no name", b"one", UNKNOWN),
+        (b"anonymous", b"one", UNKNOWN),
+    ] {
+        let before = hashes(&auth);
+        assert_eq!(verify(&auth, name, password), outcome);
+        assert_eq!(hashes(&auth), before + 1);
+    }
+}
+
+#[test]
+fn a_lockout_has_the_last_word_and_costs_no_hash() {
+    let auth = authenticator(Path::new("/nonexistent/users.toml"), false);
+    let limits = GuardLimits {
+        failures: std::num::NonZeroU32::new(2),
+        ..GuardLimits::default()
+    };
+    let identity = user("alice", "one", RightSet::READ_WRITE).identity();
+    let judge = |outcome| auth.judge(b"alice", CLIENT, outcome, &limits);
+    assert_eq!(judge(Ok(identity.clone())), Ok(identity.clone()));
+    let wrong = Reason::WrongPassword;
+    assert_eq!(judge(Err(wrong)), Err((wrong, limits.delay)));
+    assert_eq!(auth.verify_at_once(b"alice", b"one", CLIENT), None);
+    assert_eq!(judge(Err(wrong)), Err((wrong, limits.delay * 2)));
+    let locked = Reason::ClientLocked;
+    let at_once = auth.verify_at_once(b"alice", b"one", CLIENT);
+    assert_eq!(at_once, Some(Outcome::Refused(locked)));
+    // One that was looked at when the others failed.
+    assert_eq!(judge(Ok(identity)), Err((locked, limits.delay_max)));
+    let counts = auth.counts();
+    let counted = [&counts.refused, &counts.locked_out, &counts.hashes].map(Counts::get);
+    assert_eq!(counted, [2, 1, 0]);
 }
 
 #[test]

@@ -6,14 +6,19 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::Identity;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 use super::name::UserName;
 use super::password::StoredHash;
+use super::validity::Validity;
+use super::{Identity, Reason};
 use crate::config::section::{Document, Value, Wrong};
 use crate::config::{Allowance, Folder, QuotaLimits, Schema, folders, rights, units};
 use crate::proto::rights::{RightSet, Rights};
+use crate::sys;
 
 /// One virtual user.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,9 +37,20 @@ pub struct User {
     pub folders: Arc<[Folder]>,
     /// What all the user's sessions may take together.
     pub allowance: Allowance,
+    /// When and from where the user may log in.
+    pub validity: Validity,
 }
 
 impl User {
+    /// Why nobody can log in as this user at the moment, from wherever.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn judge_now(&self) -> Result<(), Reason> {
+        self.validity
+            .judge_time(Timestamp::now(), &TimeZone::system())
+    }
+
     /// The user without the password.
     pub fn identity(&self) -> Identity {
         Identity {
@@ -122,6 +138,8 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
         section.read("folders", &mut folders, folders::folders);
         let mut allowance = Allowance::default();
         allowance.read(&mut section);
+        let mut validity = Validity::default();
+        validity.read(&mut section);
         for key in ["password", "root"] {
             if !section.has(key) {
                 section.refuse(
@@ -143,6 +161,7 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
                         quota,
                         folders: folders.into(),
                         allowance,
+                        validity,
                     },
                 );
             }
@@ -181,6 +200,9 @@ struct Loaded {
     stamp: Stamp,
     /// Shared, because a refusal is repeated as often as somebody tries to log in.
     users: Result<Arc<UserList>, String>,
+    /// The host's time zone, which takes reading a file too.
+    zone: TimeZone,
+    looked: Instant,
 }
 
 impl UsersFile {
@@ -208,7 +230,9 @@ impl UsersFile {
         let stamp = Stamp::of(&metadata);
         // A panic elsewhere cannot leave a half-written value: it is replaced as a whole.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = last.as_ref().filter(|loaded| loaded.stamp == stamp) {
+        if let Some(loaded) = last.as_mut().filter(|loaded| loaded.stamp == stamp) {
+            loaded.zone = TimeZone::system();
+            loaded.looked = Instant::now();
             return loaded.users.clone();
         }
         let users = read(file, &self.path).map(Arc::new);
@@ -221,8 +245,28 @@ impl UsersFile {
         *last = stamp.settled(&metadata).then(|| Loaded {
             stamp,
             users: users.clone(),
+            zone: TimeZone::system(),
+            looked: Instant::now(),
         });
         users
+    }
+
+    /// The users, with the time zone, if they are known to be those of the file as it is now. Never
+    /// waits, neither for a disk nor for a worker: fit for a core.
+    ///
+    /// The file's attributes are looked at on the spot, so that a change counts with the next login.
+    /// That is enough for a local file system. Another host's may answer from what it remembers: hence
+    /// a worker must have opened the file not long ago, too.
+    pub(super) fn unchanged(&self) -> Option<(Arc<UserList>, TimeZone)> {
+        let found = sys::file::find_cached(&self.path).and_then(|file| file.metadata());
+        let stamp = Stamp::of(&found.ok()?);
+        // Who holds the lock may be reading the file.
+        let last = self.last.try_lock().ok()?;
+        let loaded = last
+            .as_ref()
+            .filter(|loaded| loaded.stamp == stamp && loaded.looked.elapsed() < LOOKED_MAX)?;
+        let users = loaded.users.as_ref().ok()?;
+        Some((Arc::clone(users), loaded.zone.clone()))
     }
 
     fn failure(&self, error: &io::Error) -> String {
@@ -291,11 +335,19 @@ const SCHEMA: Schema = &[(
         "down",
         "up",
         "sessions",
+        "enabled",
+        "expires",
+        "networks",
+        "hours",
     ],
 )];
 
 /// Some 50 000 users. More belong into a directory service.
 pub(super) const FILE_LENGTH_MAX: u64 = 16 << 20;
+
+/// How long the core goes by its own look at the file. NFS attributes are remembered for 3 s and more
+/// (nfs(5), acregmin), and a worker's look costs no more than a trip to its thread.
+const LOOKED_MAX: Duration = Duration::from_secs(2);
 
 /// Ten times the coarsest clock tick of Linux (CONFIG_HZ=100), and network file systems' slack.
 const CLOCK_TICK_MAX: Duration = Duration::from_millis(100);

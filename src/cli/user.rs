@@ -10,7 +10,7 @@ use nix::unistd::{Group, Uid, User as Account};
 
 use super::{Failure, print};
 use crate::auth::edit::{self, EditError, Readers};
-use crate::auth::{NameError, StoredHash, User, UserName};
+use crate::auth::{NameError, StoredHash, User, UserName, Validity};
 use crate::config::{Allowance, Config, QuotaLimits, rights};
 use crate::proto::rights::{Pattern, Right, RightSet, Rights, right_named};
 
@@ -61,7 +61,7 @@ enum UserCommand {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// List the users with their access and directories
+    /// List the users with their access and directories, and who of them cannot log in now
     List,
     /// Delete a user; the user's files stay
     Del {
@@ -180,6 +180,7 @@ fn add(
             quota: QuotaLimits::default(),
             folders: Arc::default(),
             allowance: Allowance::default(),
+            validity: Validity::default(),
         },
     )?;
     print(&told)
@@ -197,13 +198,22 @@ fn list(file: &Path) -> Result<(), Failure> {
         // A directory's name is shown so that it cannot write on the operator's terminal.
         let root = user.root.display().to_string();
         out.push_str(&format!(
-            "{:<width$}  {:<10}  {}\n",
+            "{:<width$}  {:<10}  {}{}\n",
             user.name.as_str(),
             rights::text(user.rights.everywhere),
-            root.escape_debug()
+            root.escape_debug(),
+            standing(user)
         ));
     }
     print(&out)
+}
+
+/// That a user cannot log in now, and why.
+fn standing(user: &User) -> String {
+    match user.judge_now() {
+        Ok(()) => String::new(),
+        Err(reason) => format!("  ({reason})"),
+    }
 }
 
 /// The users file, and who may read it if it has to be made.

@@ -1,14 +1,14 @@
 //! The single place of defaults; `config/ringftpd.toml` repeats them, and a test compares.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Admin, Allowance, Announce, Anonymous, Cores, Data, FailedUpload, Files, Limits, Log,
-    LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, Steering,
-    UploadPolicy, Users,
+    Admin, Allowance, Announce, Anonymous, Cores, Data, FailedUpload, Files, GuardLimits, Limits,
+    Log, LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices,
+    Steering, UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -39,6 +39,7 @@ impl Default for Limits {
             line_length: 4 << 10,
             login_timeout: Duration::from_secs(60),
             login_attempts: 3,
+            guard: GuardLimits::default(),
             idle_timeout: Duration::from_secs(300),
             reply_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(300),
@@ -47,6 +48,19 @@ impl Default for Limits {
             session_rates: Rates::default(),
             ip_rates: Rates::default(),
             total_rates: Rates::default(),
+        }
+    }
+}
+
+impl Default for GuardLimits {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(1),
+            delay_max: Duration::from_secs(10),
+            failures: NonZeroU32::new(20),
+            failures_per_user: NonZeroU32::new(50),
+            window: Duration::from_secs(600),
+            lockout: Duration::from_secs(600),
         }
     }
 }
@@ -124,6 +138,7 @@ impl Default for Users {
             file: PathBuf::from("/etc/ringftpd/users.toml"),
             hash_threads: 2,
             sessions_per_user: 0,
+            remember: Duration::from_secs(300),
             state: PathBuf::from("/var/lib/ringftpd"),
         }
     }

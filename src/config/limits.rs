@@ -1,6 +1,6 @@
 //! `[limits]`: bounds on sessions, lines and waits.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use super::section::{Section, Value, Wrong};
@@ -23,6 +23,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Wrong passwords before the connection is closed: 1 to 100.
     pub login_attempts: u32,
+    /// How guessing of passwords is slowed down and stopped.
+    pub guard: GuardLimits,
     /// Without a command and without a transfer; at least 1 s.
     pub idle_timeout: Duration,
     /// For a client that does not read its replies; at least 1 s.
@@ -41,6 +43,42 @@ pub struct Limits {
     pub total_rates: Rates,
 }
 
+/// How guessing of passwords is slowed down and stopped, over all sessions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct GuardLimits {
+    /// From a wrong password to its answer, the first time; each further one takes twice as long.
+    pub delay: Duration,
+    /// The longest that an answer takes.
+    pub delay_max: Duration,
+    /// Failures of one client until it is locked out; `None`: never.
+    pub failures: Option<NonZeroU32>,
+    /// Failures with one name until strangers who use it are locked out; `None`: never.
+    pub failures_per_user: Option<NonZeroU32>,
+    /// Failures are counted for so long after the first; at least 1 s.
+    pub window: Duration,
+    /// How long a lockout lasts; at least 1 s.
+    pub lockout: Duration,
+}
+
+impl GuardLimits {
+    fn read(&mut self, section: &mut Section<'_>) {
+        section.read("login_delay", &mut self.delay, |value| {
+            units::duration(value, Duration::ZERO)
+        });
+        section.read("login_delay_max", &mut self.delay_max, |value| {
+            units::duration(value, Duration::ZERO)
+        });
+        section.read("login_failures", &mut self.failures, failures);
+        section.read(
+            "login_failures_per_user",
+            &mut self.failures_per_user,
+            failures,
+        );
+        section.read("login_failure_window", &mut self.window, wait);
+        section.read("lockout", &mut self.lockout, wait);
+    }
+}
+
 impl Limits {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.read("sessions", &mut self.sessions, sessions);
@@ -53,6 +91,7 @@ impl Limits {
         section.read("login_attempts", &mut self.login_attempts, |value| {
             bounded(value, 1, LOGIN_ATTEMPTS_MAX)
         });
+        self.guard.read(section);
         section.read("idle_timeout", &mut self.idle_timeout, wait);
         section.read("reply_timeout", &mut self.reply_timeout, wait);
         section.read("stall_timeout", &mut self.stall_timeout, wait);
@@ -74,6 +113,10 @@ pub(super) fn wait(value: &Value<'_>) -> Result<Duration, Wrong> {
 
 fn sessions(value: &Value<'_>) -> Result<Option<NonZeroUsize>, Wrong> {
     Ok(NonZeroUsize::new(bounded(value, 0, SESSIONS_MAX)? as usize))
+}
+
+fn failures(value: &Value<'_>) -> Result<Option<NonZeroU32>, Wrong> {
+    bounded(value, 0, FAILURES_MAX).map(NonZeroU32::new)
 }
 
 pub(super) fn bounded(value: &Value<'_>, min: u32, max: u32) -> Result<u32, Wrong> {
@@ -106,5 +149,7 @@ const EVENTS_MAX: u32 = 1_000_000;
 const BACKLOG_MAX: u32 = 65_535;
 /// More guesses per connection serve only who guesses.
 const LOGIN_ATTEMPTS_MAX: u32 = 100;
+/// More guesses are as good as no bound.
+const FAILURES_MAX: u32 = 1_000_000;
 /// Shorter waits would cut off clients across a satellite link or a lossy one.
 const WAIT_MIN: Duration = Duration::from_secs(1);

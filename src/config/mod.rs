@@ -41,7 +41,7 @@ pub use files::{FailedUpload, Files, UploadPolicy};
 pub use folders::Folder;
 pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
-pub use limits::{LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
+pub use limits::{GuardLimits, LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
 pub use listener::{Addressing, Announce, Listener, Own};
 pub use log::{Log, LogFormat, LogLevel};
 pub use passive::PassivePool;

@@ -1,6 +1,7 @@
 //! `[anonymous]` and `[users]`: who may log in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::section::Section;
 use super::{Allowance, Folder, QuotaLimits, folders, limits, rights, units};
@@ -35,6 +36,8 @@ pub struct Users {
     pub hash_threads: usize,
     /// Sessions of one user at a time, unless the user has a number of their own; 0: any number.
     pub sessions_per_user: u32,
+    /// How long a verified password is accepted without another hash; zero: never.
+    pub remember: Duration,
     /// Where the server keeps how much each user stores; absolute.
     pub state: PathBuf,
 }
@@ -60,6 +63,9 @@ impl Users {
         section.read("state", &mut self.state, units::absolute_path);
         section.read("hash_threads", &mut self.hash_threads, |value| {
             units::number(value, 1, HASH_THREADS_MAX as u64).map(|threads| threads as usize)
+        });
+        section.read("remember", &mut self.remember, |value| {
+            units::duration(value, Duration::ZERO)
         });
     }
 }

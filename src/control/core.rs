@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Allowance, Files, Folder, Rates};
+use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, Rates};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
@@ -34,7 +34,8 @@ pub struct Core {
     pub pool: Pool,
     /// How active data connections are made.
     pub active: Active,
-    authenticator: RefCell<Arc<Authenticator>>,
+    /// Who may log in.
+    pub authenticator: Arc<Authenticator>,
     /// Threads that check passwords.
     pub verifiers: Workers,
     /// How much users store.
@@ -56,6 +57,8 @@ pub struct Core {
 pub struct Settings {
     /// The limits of sessions that begin.
     pub limits: Rc<Limits>,
+    /// How guessing of passwords is slowed down and stopped.
+    pub guard: GuardLimits,
     /// The longest control line, in bytes.
     pub line_length: usize,
     /// How long a client may leave its replies unread.
@@ -142,7 +145,7 @@ impl Core {
             names: RefCell::default(),
             pool: parts.pool,
             active: parts.active,
-            authenticator: RefCell::new(parts.authenticator),
+            authenticator: parts.authenticator,
             verifiers: parts.verifiers,
             quotas: parts.quotas,
             throttle: parts.throttle,
@@ -156,16 +159,6 @@ impl Core {
     /// The settings in force.
     pub fn settings(&self) -> Rc<Settings> {
         Rc::clone(&*self.settings.borrow())
-    }
-
-    /// Who may log in.
-    pub fn authenticator(&self) -> Arc<Authenticator> {
-        Arc::clone(&*self.authenticator.borrow())
-    }
-
-    /// Lets others log in from now on.
-    pub fn set_authenticator(&self, authenticator: Arc<Authenticator>) {
-        self.authenticator.replace(authenticator);
     }
 
     /// Goes on with other settings. Sessions keep their limits.

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
 use super::{Connection, Core, Load, Phase, Tree, hang_up};
-use crate::auth::{Identity, Outcome};
+use crate::auth::{Counts, Identity, Outcome};
 use crate::config::Announce;
 use crate::data::pool::{Request as PortRequest, Reservation};
 use crate::proto::argument::TypeCode;
@@ -19,11 +19,11 @@ use crate::session::action::{
 use crate::session::event::{Answer, Opened, Transferred, Verdict};
 use crate::session::{Action, Event, Noted};
 use crate::storage::{self, Format, ListRequest, Root, UploadKind, UploadRules};
-use crate::sys;
 use crate::sys::file::FileKind;
 use crate::throttle::{Direction, Limit, Pace};
 use crate::transfer::{self, Order, Prepared};
 use crate::uring::{self, Fd};
+use crate::{proto, sys};
 
 impl Connection {
     /// Performs what takes time or reaches outside.
@@ -67,29 +67,55 @@ impl Connection {
     }
 
     async fn verify(&mut self, credentials: Credentials) -> Verdict {
-        let Credentials { user, password } = credentials;
-        let authenticator = self.core.authenticator();
-        let outcome = match authenticator.anonymous(&user) {
-            Some(identity) => Outcome::Accepted(identity),
-            None => {
-                let verify = move || authenticator.verify(&user, &password);
-                match self.core.verifiers.run(verify).await {
-                    Ok(outcome) => outcome,
-                    Err(error) => Outcome::Unavailable(error.to_string()),
-                }
-            }
-        };
-        match outcome {
-            Outcome::Accepted(identity) => self.enter(identity).await,
-            Outcome::Refused => {
-                tracing::warn!(peer = %self.peer, "login refused");
-                // So that passwords cannot be tried as fast as the network allows.
-                tokio::time::sleep(REFUSAL_DELAY).await;
-                Verdict::Refused
-            }
+        let asked = Instant::now();
+        let user = credentials.user.clone();
+        if let Some(identity) = self.core.authenticator.anonymous(&user) {
+            return self.enter(identity).await;
+        }
+        let outcome = match self.identify(credentials).await {
+            Outcome::Accepted(identity) => Ok(identity),
+            Outcome::Refused(reason) => Err(reason),
             Outcome::Unavailable(error) => {
                 tracing::error!(peer = %self.peer, error, "logins cannot be verified");
-                Verdict::Unavailable
+                return Verdict::Unavailable;
+            }
+        };
+        let limits = self.core.settings().guard;
+        let authenticator = &self.core.authenticator;
+        match authenticator.judge(&user, self.peer, outcome, &limits) {
+            Ok(identity) => self.enter(identity).await,
+            Err((reason, delay)) => {
+                let user = proto::printable(&user);
+                tracing::warn!(peer = %self.peer, user, %reason, "login refused");
+                // Counted from the question: the answer does not tell how long its making took.
+                self.wait_until(asked + delay).await;
+                Verdict::Refused
+            }
+        }
+    }
+
+    /// Who it is, from memory if possible, otherwise from a worker.
+    async fn identify(&self, credentials: Credentials) -> Outcome {
+        let Credentials { user, password } = credentials;
+        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.peer);
+        if let Some(outcome) = authenticator.verify_at_once(&user, &password, client) {
+            return outcome;
+        }
+        let verify = move || authenticator.verify(&user, &password, client);
+        match self.core.verifiers.run(verify).await {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Unavailable(error.to_string()),
+        }
+    }
+
+    /// Lets this session wait, and no other; not beyond the server's end.
+    async fn wait_until(&self, until: Instant) {
+        let stop = &self.core.stop;
+        let stopping = stop.changed();
+        if stop.phase() == Phase::Serving {
+            tokio::select! {
+                () = tokio::time::sleep_until(until.into()) => {}
+                () = stopping => {}
             }
         }
     }
@@ -123,6 +149,7 @@ impl Connection {
         {
             Ok(opened) => {
                 tracing::info!(peer = %self.peer, user = name, "login");
+                Counts::add(&self.core.authenticator.counts().accepted);
                 let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
                 self.member = member;
                 self.tree = Some(Tree {
@@ -537,6 +564,3 @@ fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
 }
-
-/// How long a refused login waits for its reply.
-const REFUSAL_DELAY: std::time::Duration = std::time::Duration::from_secs(1);

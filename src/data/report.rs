@@ -20,6 +20,24 @@ pub struct Report {
     pub cores: Vec<CoreReport>,
     /// How often something was refused because of a quota.
     pub quota_refusals: u64,
+    /// What has become of the logins.
+    #[serde(default)]
+    pub logins: LoginReport,
+}
+
+/// The logins of all cores, since the start.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct LoginReport {
+    /// Logins that led into a session.
+    pub accepted: u64,
+    /// Logins refused for what they brought.
+    pub refused: u64,
+    /// Logins refused, whatever they brought, in a lockout.
+    pub locked_out: u64,
+    /// Password hashes computed.
+    pub hashes: u64,
+    /// Passwords found right without a hash.
+    pub remembered: u64,
 }
 
 /// The settings of `[data]` that explain the figures.

@@ -31,14 +31,6 @@ impl Network {
     }
 }
 
-/// What counts as one client. RFC 4291 §2.5.1: an IPv6 host may take any address of its /64.
-pub fn client_network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
-    }
-}
-
 /// What belongs to the smallest of the networks that contain an address.
 pub fn longest_match<T>(networks: &[(Network, T)], address: IpAddr) -> Option<&T> {
     let containing = networks
@@ -46,6 +38,15 @@ pub fn longest_match<T>(networks: &[(Network, T)], address: IpAddr) -> Option<&T
         .filter(|(network, _)| network.contains(address));
     let smallest = containing.max_by_key(|(network, _)| network.prefix);
     smallest.map(|(_, value)| value)
+}
+
+/// The address that stands for a client whose misdeeds are counted. RFC 4291 §2.5.1: an IPv6 host may
+/// take any address of its /64; an IPv4 address that came mapped into IPv6 counts as what it is.
+pub fn of_client(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0 << 64).into(),
+    }
 }
 
 impl fmt::Display for Network {

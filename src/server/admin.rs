@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use super::door::Other;
 use super::mailbox::Message;
 use super::metrics;
-use crate::auth::{UserName, is_anonymous};
-use crate::data::report::{Report, Settings};
+use crate::auth::{Authenticator, Counts, UserName, is_anonymous};
+use crate::data::report::{LoginReport, Report, Settings};
 use crate::quota::{Quotas, Usage};
 use crate::sys;
 use crate::throttle::Throttle;
@@ -30,6 +30,7 @@ pub(super) struct Desk {
     pub(super) orders: Sender<Order>,
     pub(super) quotas: Arc<Quotas>,
     pub(super) throttle: Arc<Throttle>,
+    pub(super) authenticator: Arc<Authenticator>,
 }
 
 /// What the supervisor is asked.
@@ -179,6 +180,7 @@ impl Desk {
             settings,
             cores: answers.collect(),
             quota_refusals: self.quotas.refusals(),
+            logins: login_report(self.authenticator.counts()),
         })
     }
 
@@ -186,6 +188,16 @@ impl Desk {
         let (sender, receiver) = mpsc::channel();
         self.orders.send(order(sender)).ok()?;
         receiver.recv_timeout(patience).ok()
+    }
+}
+
+fn login_report(counts: &Counts) -> LoginReport {
+    LoginReport {
+        accepted: Counts::get(&counts.accepted),
+        refused: Counts::get(&counts.refused),
+        locked_out: Counts::get(&counts.locked_out),
+        hashes: Counts::get(&counts.hashes),
+        remembered: Counts::get(&counts.remembered),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::proto::network::client_network;
+use crate::proto::network;
 use crate::throttle::Limit;
 
 /// Counts the sessions of the process and of each client network. Shared by all cores: a lock per
@@ -54,7 +54,7 @@ impl Admission {
     ///
     /// See [`Refusal`].
     pub(super) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Ticket, Refusal> {
-        let client = client_network(client);
+        let client = network::of_client(client);
         let sessions_max = self.sessions_max.load(Ordering::Relaxed);
         let admitted = self
             .sessions

@@ -8,7 +8,6 @@ use std::sync::mpsc::Sender;
 use tokio::sync::mpsc;
 
 use super::admission::Ticket;
-use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::control::Arrival;
 use crate::data::pool::PassiveListener;
@@ -23,7 +22,6 @@ pub(super) enum Message {
     Reload {
         config: Arc<Config>,
         active_source_port: u16,
-        authenticator: Arc<Authenticator>,
         ports: Vec<Vec<PassiveListener>>,
         missing: Ports,
         done: Sender<()>,

@@ -16,6 +16,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(super) fn text(report: &Report, throttle: &Throttle) -> String {
     let mut page = Page::default();
     server(&mut page, report);
+    logins(&mut page, report);
     cores(&mut page, report);
     ranges(&mut page, report);
     range_totals(&mut page, report);
@@ -86,6 +87,30 @@ fn quotas(page: &mut Page, report: &Report) {
         "Uploads that a user's quota had no room for.",
     );
     page.sample("_total", &[], report.quota_refusals);
+}
+
+fn logins(page: &mut Page, report: &Report) {
+    let logins = &report.logins;
+    page.family(
+        "ringftpd_logins",
+        "counter",
+        "Logins by what became of them; locked_out ones were refused whatever they brought.",
+    );
+    for (result, count) in [
+        ("accepted", logins.accepted),
+        ("refused", logins.refused),
+        ("locked_out", logins.locked_out),
+    ] {
+        page.sample("_total", &[("result", &result)], count);
+    }
+    page.family(
+        "ringftpd_passwords",
+        "counter",
+        "Passwords looked at: by a hash, or found right in memory (users.remember).",
+    );
+    for (by, count) in [("hash", logins.hashes), ("memory", logins.remembered)] {
+        page.sample("_total", &[("by", &by)], count);
+    }
 }
 
 fn cores(page: &mut Page, report: &Report) {

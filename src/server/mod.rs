@@ -154,6 +154,7 @@ pub fn run(
             orders,
             quotas: Arc::clone(&crew.quotas),
             throttle: Arc::clone(&crew.throttle),
+            authenticator: Arc::clone(&crew.authenticator),
         };
         desk.open(listener).map_err(system("start threads"))?;
     }
@@ -165,6 +166,7 @@ pub fn run(
         phase: crew.phase,
         admission: crew.admission,
         throttle: crew.throttle,
+        authenticator: crew.authenticator,
         orders: receiver,
         resolver,
         config: Arc::clone(&config),
@@ -242,6 +244,7 @@ struct Crew {
     admission: Arc<Admission>,
     quotas: Arc<Quotas>,
     throttle: Arc<Throttle>,
+    authenticator: Arc<Authenticator>,
     missing: usize,
 }
 
@@ -277,6 +280,7 @@ impl Crew {
         };
         let quotas = Arc::clone(&common.quotas);
         let throttle = Arc::clone(&common.throttle);
+        let authenticator = Arc::clone(&common.authenticator);
         let missing_count = ground.bound.missing_count();
         let Bound { ports, missing, .. } = ground.bound;
         let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
@@ -304,6 +308,7 @@ impl Crew {
             admission,
             quotas,
             throttle,
+            authenticator,
             missing: missing_count,
         })
     }

@@ -34,6 +34,7 @@ pub(super) struct Supervisor<'r> {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) admission: Arc<Admission>,
     pub(super) throttle: Arc<Throttle>,
+    pub(super) authenticator: Arc<Authenticator>,
     pub(super) orders: Receiver<Order>,
     pub(super) resolver: Option<Resolver>,
     pub(super) config: Arc<Config>,
@@ -193,6 +194,8 @@ impl Supervisor<'_> {
         self.admission
             .set_limits(sessions_max, config.limits.sessions_per_ip.map(Into::into));
         self.throttle.set(&config);
+        // Logins go by it from now on; who is logged in stays.
+        self.authenticator.reload(&config.anonymous, &config.users);
         self.tell_cores(&config, bound)?;
         Ok(told.join("\n"))
     }
@@ -227,14 +230,11 @@ impl Supervisor<'_> {
     fn tell_cores(&mut self, config: &Arc<Config>, bound: Bound) -> Result<(), String> {
         self.missing = bound.missing_count();
         let active_source_port = source_port(config);
-        // Logins go by it from now on; who is logged in stays as they are.
-        let authenticator = Arc::new(Authenticator::new(&config.anonymous, &config.users));
         let (done, finished) = mpsc::channel();
         for ((core, ports), missing) in self.others.iter().zip(bound.ports).zip(bound.missing) {
             let message = Message::Reload {
                 config: Arc::clone(config),
                 active_source_port,
-                authenticator: Arc::clone(&authenticator),
                 ports,
                 missing,
                 done: done.clone(),

@@ -158,12 +158,10 @@ async fn hear(
             Message::Reload {
                 config,
                 active_source_port,
-                authenticator,
                 ports,
                 missing,
                 done,
             } => {
-                core.set_authenticator(authenticator);
                 core.depot.stall_timeout.set(config.limits.stall_timeout);
                 core.set_settings(settings(&config));
                 core.active
@@ -213,6 +211,7 @@ fn settings(config: &Config) -> Settings {
             fxp: config.data.fxp_networks.clone(),
             greeting: config.server.greeting.clone(),
         }),
+        guard: limits.guard,
         line_length: limits.line_length,
         reply_timeout: limits.reply_timeout,
         commands_per_second: limits.commands_per_second,

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub use hits::{Hits, Limit, Seldom};
 
 use crate::config::{Allowance, Config, Rates};
-use crate::proto::network::client_network;
+use crate::proto::network;
 
 use arrivals::Arrivals;
 use bucket::{Bucket, Events};
@@ -89,7 +89,7 @@ impl Throttle {
         if per_minute == 0 {
             return true;
         }
-        let (network, now) = (client_network(client), self.now());
+        let (network, now) = (network::of_client(client), self.now());
         locked(&self.arrivals).admit(network, per_minute, now)
     }
 
@@ -149,7 +149,7 @@ impl Throttle {
         if has_rate(&self.each_client) {
             let mut clients = locked(&self.clients);
             let new = || self.each_client.copy();
-            pairs.push(living(&mut clients, client_network(client), new));
+            pairs.push(living(&mut clients, network::of_client(client), new));
         }
         if pairs.is_empty() {
             return None;

@@ -30,7 +30,11 @@ impl Connection {
         match action {
             Action::Verify(credentials) => {
                 let verdict = self.verify(credentials).await;
-                self.session.handle(Event::Verified(verdict))
+                let next = self.session.handle(Event::Verified(verdict));
+                self.core
+                    .register
+                    .set_user(&self.card, self.session.shared_user());
+                next
             }
             Action::Ask(request) => {
                 let answer = self.answer(request).await;
@@ -55,6 +59,7 @@ impl Connection {
             }
             Action::Reset => {
                 self.login_since = Instant::now();
+                self.core.register.set_user(&self.card, None);
                 self.tree = None;
                 self.reservation = None;
                 None
@@ -107,7 +112,8 @@ impl Connection {
             .await
         {
             Ok(opened) => {
-                tracing::info!(peer = %self.peer, user = name, "login");
+                let session = self.card.id();
+                tracing::info!(session, peer = %self.peer, user = name, "login");
                 let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
                 self.tree = Some(Tree {
                     root: opened,
@@ -196,7 +202,7 @@ impl Connection {
         self.session.listing_begins();
         let mut chunk = Vec::new();
         while let Some(filled) = listing.next_chunk(chunk).await? {
-            if self.core.stop.phase() == Phase::Ending {
+            if self.phase() == Phase::Ending {
                 return Err(Failure::Aborted);
             }
             self.session.output_raw(&filled);
@@ -284,7 +290,8 @@ impl Connection {
         let way = match plan.endpoint {
             Some(Endpoint::Passive) => self.reservation.take().map(Way::Passive),
             Some(Endpoint::Active(address)) => {
-                Some(Way::Active(self.local, on_the_link_of(self.local, address)))
+                let local = self.card.local();
+                Some(Way::Active(local, on_the_link_of(local, address)))
             }
             None => None,
         };
@@ -326,6 +333,7 @@ impl Connection {
                 }
             }
         };
+        self.card.set_transfer(Some(Rc::clone(&shared)));
         self.running = Some(Running::new(shared, future));
     }
 }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod check;
+mod kick;
 mod plan;
 mod ports;
 mod quota;
@@ -12,6 +13,8 @@ mod reload;
 mod serve;
 mod survey;
 mod user;
+mod watch;
+mod who;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -43,6 +46,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::User(args) => user::run(args),
         Command::Ports(args) => ports::run(&args),
+        Command::Who(args) => who::run(&args),
+        Command::Kick(args) => kick::run(args),
         Command::Quota(args) => quota::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Man => man(),
@@ -84,6 +89,12 @@ enum Command {
     /// Show the passive ports of a running server, what to change, or how many it will take
     #[command(after_help = PORTS_EXAMPLES)]
     Ports(ports::PortsArgs),
+    /// Show the sessions of a running server, and what they do
+    #[command(after_help = WHO_EXAMPLES)]
+    Who(who::WhoArgs),
+    /// End sessions of a running server
+    #[command(after_help = KICK_EXAMPLES)]
+    Kick(kick::KickArgs),
     /// Show what users with a quota store, or have it counted again
     Quota(quota::QuotaArgs),
     /// Have a running server read its configuration again, and say what came of it
@@ -213,6 +224,7 @@ Examples:
   ringftpd check                          Would it start, and what would it do?
   ringftpd user add alice --root /srv/alice
   ringftpd ports --advise                 Are the passive ports well set up?
+  ringftpd who                            Who is connected, and what do they do?
 
 The configuration is described in config/ringftpd.toml: every key with its default.";
 
@@ -240,6 +252,28 @@ turns colour off. Keys of --plan: rate (PASV and EPSV a second; required), rtt, 
 delay before it connects), abandoned (share of ports that are never used), timeout
 (data.accept_timeout), cores, clients (addresses), busiest (share of the busiest one), peer (strict,
 subnet, off), cap (data.ports_per_client), loss (share that may be refused).";
+
+const WHO_EXAMPLES: &str = "\
+Examples:
+  ringftpd who                          All sessions, the oldest first
+  ringftpd who --watch --sort rate      The fastest transfers first, again every 2 seconds
+  ringftpd who --user alice --ip 192.0.2.0/24
+  ringftpd who --json | jq '.sessions[] | select(.transfer.direction == \"upload\")'
+
+SINCE is in UTC, as in the log. RATE is the mean since the transfer began; with --watch, that since
+the last look. The numbers in the first column are for 'ringftpd kick', and are in the log, too.";
+
+const KICK_EXAMPLES: &str = "\
+Examples:
+  ringftpd kick 17                      The session that 'ringftpd who' shows as 17
+  ringftpd kick --user alice            All sessions of alice
+  ringftpd kick --user alice --ip 192.0.2.7
+                                        Those of them that come from there
+  ringftpd kick --all
+
+Clients are told so by a 421. A transfer is aborted; what remains of an upload is up to
+files.uploads. They may come back at once: 'ringftpd user' takes an account away. Exit code 1: no
+session matches.";
 
 const USER_EXAMPLES: &str = "\
 Examples:

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::Register;
 use crate::auth::Authenticator;
 use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, Rates};
 use crate::data::active::Active;
@@ -48,6 +49,8 @@ pub struct Core {
     pub roots: Roots,
     /// How far the server is on its way to its end.
     pub stop: Stop,
+    /// The sessions, for whoever asks from outside.
+    pub register: Register,
     /// What the core has to do at the moment.
     pub load: Arc<Load>,
 }
@@ -133,6 +136,8 @@ pub struct Parts {
     pub throttle: Arc<Throttle>,
     /// What transfers share.
     pub depot: Depot,
+    /// Where sessions are entered.
+    pub register: Register,
     /// What the core has to do.
     pub load: Arc<Load>,
 }
@@ -152,6 +157,7 @@ impl Core {
             depot: parts.depot,
             roots: Roots::default(),
             stop: Stop::default(),
+            register: parts.register,
             load: parts.load,
         }
     }
@@ -169,6 +175,14 @@ impl Core {
     /// The address of a name that PASV announces, if it is known.
     pub(super) fn address_of(&self, name: &str) -> Option<Ipv4Addr> {
         self.names.borrow().get(name).copied()
+    }
+
+    /// Moves on to a later phase, and has every session look at it.
+    pub fn advance(&self, phase: Phase) {
+        if phase > self.stop.phase.get() {
+            self.stop.phase.set(phase);
+            self.register.wake();
+        }
     }
 
     /// Goes on with these addresses.
@@ -227,32 +241,18 @@ pub enum Phase {
     Ending,
 }
 
-/// Tells the sessions of a core of its end, and the core of its last session's end.
+/// How far a core is, and what tells it of its last session's end.
 #[derive(Debug)]
 pub struct Stop {
     phase: Cell<Phase>,
-    changed: Notify,
     sessions: Cell<usize>,
     empty: Notify,
 }
 
 impl Stop {
-    /// Moves on to a later phase.
-    pub fn advance(&self, phase: Phase) {
-        if phase > self.phase.get() {
-            self.phase.set(phase);
-            self.changed.notify_waiters();
-        }
-    }
-
     /// The phase now.
     pub fn phase(&self) -> Phase {
         self.phase.get()
-    }
-
-    /// Waits for the next phase.
-    pub(super) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.changed.notified()
     }
 
     /// Sessions of this core.
@@ -279,7 +279,6 @@ impl Default for Stop {
     fn default() -> Self {
         Self {
             phase: Cell::new(Phase::Serving),
-            changed: Notify::new(),
             sessions: Cell::new(0),
             empty: Notify::new(),
         }

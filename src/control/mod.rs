@@ -6,6 +6,7 @@
 //! transfer is ended by [`Watch::abort`](crate::transfer::Watch::abort) and then awaited, the socket
 //! by shutdown(2).
 
+mod card;
 mod core;
 mod perform;
 mod running;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+pub use self::card::{Card, Moving, Register};
 pub use self::core::{Core, Load, Parts, Phase, Present, Roots, Settings, Stop};
 
 use crate::data::pool::Reservation;
@@ -52,7 +54,6 @@ pub struct Arrival {
 ///
 /// Not an `async fn`, which would have room for its arguments until its end.
 pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<Output = ()> {
-    let started = Instant::now();
     let local = sys::socket::local_address(&arrival.socket);
     let mut connection = local
         .ok()
@@ -65,9 +66,10 @@ pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<
         connection.run().await;
         connection.close().await;
         tracing::info!(
+            session = connection.card.id(),
             peer = %connection.peer,
             user = connection.session.user().map(proto::printable),
-            seconds = started.elapsed().as_secs(),
+            seconds = connection.card.started().elapsed().as_secs(),
             "session ended"
         );
     }
@@ -77,9 +79,9 @@ pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<
 struct Connection {
     core: Rc<Core>,
     socket: Fd,
+    /// What is seen of it from outside.
+    card: Rc<Card>,
     peer: IpAddr,
-    /// The address of this side.
-    local: SocketAddr,
     /// The address at which the client reached the server, as it sees it.
     reached: IpAddr,
     listener: usize,
@@ -91,7 +93,6 @@ struct Connection {
     cursor: usize,
     sending: Option<Sending>,
     sending_since: Instant,
-    heard: Instant,
     /// Since when a login is waited for; commands do not lengthen that.
     login_since: Instant,
     /// Those it began with, for its timeouts.
@@ -143,10 +144,10 @@ impl Connection {
         Self {
             session: Session::new(Rc::clone(&settings.limits), Client { address: peer }),
             decoder: LineDecoder::new(settings.line_length),
+            card: core.register.enroll(peer, local),
             core,
             socket: Rc::new(arrival.socket),
             peer,
-            local,
             reached: arrival.reached.unwrap_or_else(|| local.ip()).to_canonical(),
             listener: arrival.listener,
             receive: None,
@@ -154,7 +155,6 @@ impl Connection {
             cursor: 0,
             sending: None,
             sending_since: now,
-            heard: now,
             login_since: now,
             tempo: Tempo::new(settings.commands_per_second, now).map(Box::new),
             tree: None,
@@ -167,13 +167,8 @@ impl Connection {
     }
 
     async fn run(&mut self) {
-        let core = Rc::clone(&self.core);
         let mut timer = pin!(tokio::time::sleep_until(self.deadline().into()));
-        let mut stopping = pin!(core.stop.changed());
-        // The phase may have changed between the accept and this task's first turn.
-        if core.stop.phase() != Phase::Serving {
-            self.tick();
-        }
+        let mut seen = Phase::Serving;
         loop {
             self.feed().await;
             self.begin_sending();
@@ -185,11 +180,12 @@ impl Connection {
                 timer.as_mut().reset(self.deadline().into());
             }
             let wake = poll_fn(|context| {
+                self.card.set_waker(context.waker());
                 if let Poll::Ready(wake) = self.poll(context) {
                     return Poll::Ready(wake);
                 }
-                if stopping.as_mut().poll(context).is_ready() {
-                    stopping.set(core.stop.changed());
+                let phase = self.phase();
+                if std::mem::replace(&mut seen, phase) != phase {
                     return Poll::Ready(Wake::Tick);
                 }
                 timer.as_mut().poll(context).map(|()| Wake::Tick)
@@ -244,11 +240,12 @@ impl Connection {
                     if let Some(opened) = running.opened() {
                         self.event(Event::TransferOpened(opened));
                     }
-                    running.log(self.peer, self.session.user(), &outcome);
+                    running.log(&self.card, self.session.user(), &outcome);
+                    self.card.set_transfer(None);
                 }
                 self.event(Event::TransferEnded(outcome));
                 // The time of a transfer is not silence.
-                self.heard = Instant::now();
+                self.card.hear();
                 true
             }
             Wake::Tick => self.tick(),
@@ -258,18 +255,18 @@ impl Connection {
     /// Looks whether a deadline has passed or the server is about to stop.
     fn tick(&mut self) -> bool {
         let now = Instant::now();
-        if self.sending.is_some() && now >= self.sending_since + self.settings.reply_timeout {
+        if self.sending.is_some() && now >= self.sending_since + self.reply_timeout() {
             return false;
         }
         // The last words are on their way.
         if self.closing {
             return true;
         }
-        match (&self.running, self.core.stop.phase()) {
+        match (&self.running, self.phase()) {
             (Some(running), Phase::Ending) => running.abort(),
             // What has not begun has nothing to finish.
             (Some(running), Phase::Draining) if self.session.is_opening() => running.abort(),
-            (None, Phase::Draining | Phase::Ending) => self.event(Event::ShuttingDown),
+            (None, Phase::Draining | Phase::Ending) => self.dismiss(),
             (None, Phase::Serving) if now >= self.silence_ends() => {
                 self.event(Event::IdleTimeout);
             }
@@ -281,7 +278,7 @@ impl Connection {
     /// When [`Connection::tick`] has to look next.
     fn deadline(&self) -> Instant {
         if self.sending.is_some() {
-            return self.sending_since + self.settings.reply_timeout;
+            return self.sending_since + self.reply_timeout();
         }
         match &self.running {
             // The transfer has deadlines of its own.
@@ -293,7 +290,7 @@ impl Connection {
     /// When the client has been silent, or not logged in, for too long.
     fn silence_ends(&self) -> Instant {
         match self.session.user() {
-            Some(_) => self.heard + self.session.idle_timeout(),
+            Some(_) => self.card.heard() + self.session.idle_timeout(),
             None => self.login_since + self.settings.limits.login_timeout,
         }
     }
@@ -323,8 +320,8 @@ impl Connection {
     /// Feeds the session what has been received, until it is used up or must wait.
     async fn feed(&mut self) {
         while !self.closing && self.session.output_len() < OUTPUT_BYTES_MAX {
-            if self.core.stop.phase() != Phase::Serving && !self.session.is_transferring() {
-                self.event(Event::ShuttingDown);
+            if self.phase() != Phase::Serving && !self.session.is_transferring() {
+                self.dismiss();
                 return;
             }
             if self.slowed_until().is_some() {
@@ -348,7 +345,7 @@ impl Connection {
                 match action {
                     None => return,
                     Some(action) => {
-                        self.heard = Instant::now();
+                        self.card.hear();
                         action
                     }
                 }
@@ -382,6 +379,30 @@ impl Connection {
             other => return Some(Box::pin(self.perform(other))),
         }
         None
+    }
+
+    /// How far the session is on its way to its end: one that is kicked is as far as can be.
+    fn phase(&self) -> Phase {
+        match self.card.is_kicked() {
+            true => Phase::Ending,
+            false => self.core.stop.phase(),
+        }
+    }
+
+    /// Tells the client why the server ends the session.
+    fn dismiss(&mut self) {
+        self.event(match self.card.is_kicked() {
+            true => Event::Kicked,
+            false => Event::ShuttingDown,
+        });
+    }
+
+    /// How long replies may lie unread.
+    fn reply_timeout(&self) -> Duration {
+        match self.card.is_kicked() {
+            true => self.settings.reply_timeout.min(LAST_REPLY_TIMEOUT),
+            false => self.settings.reply_timeout,
+        }
     }
 
     fn event(&mut self, event: Event<'_>) {
@@ -421,7 +442,8 @@ impl Connection {
                     break outcome;
                 }
             };
-            running.log(self.peer, self.session.user(), &outcome);
+            running.log(&self.card, self.session.user(), &outcome);
+            self.card.set_transfer(None);
         }
         hang_up(&self.socket);
         if let Some(receive) = self.receive.take() {
@@ -430,6 +452,12 @@ impl Connection {
         if let Some(sending) = self.sending.take() {
             let _ = sending.await;
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.core.register.remove(&self.card);
     }
 }
 
@@ -445,6 +473,9 @@ const RECEIVE_BYTES: usize = 512;
 /// Replies that may collect before they are sent, give or take one reply: what a client that
 /// pipelines without reading can make a session hold.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a client that is kicked may leave its replies unread.
+const LAST_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a session whose transfer runs looks whether something else is the matter.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);

@@ -1,8 +1,11 @@
 //! Actions of the session as calls into the rest of the server; their answers as events.
 
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
@@ -31,7 +34,11 @@ impl Connection {
         match action {
             Action::Verify(credentials) => {
                 let verdict = self.verify(credentials).await;
-                self.session.handle(Event::Verified(verdict))
+                let next = self.session.handle(Event::Verified(verdict));
+                self.core
+                    .register
+                    .set_user(&self.card, self.session.shared_user());
+                next
             }
             Action::Ask(request) => {
                 let answer = self.answer(request).await;
@@ -56,6 +63,7 @@ impl Connection {
             }
             Action::Reset => {
                 self.login_since = Instant::now();
+                self.core.register.set_user(&self.card, None);
                 self.tree = None;
                 self.member = None;
                 self.reservation = None;
@@ -108,16 +116,15 @@ impl Connection {
         }
     }
 
-    /// Lets this session wait, and no other; not beyond the server's end.
+    /// Lets this session wait, and no other; not beyond its end, by the server's or otherwise.
     async fn wait_until(&self, until: Instant) {
-        let stop = &self.core.stop;
-        let stopping = stop.changed();
-        if stop.phase() == Phase::Serving {
-            tokio::select! {
-                () = tokio::time::sleep_until(until.into()) => {}
-                () = stopping => {}
-            }
-        }
+        let mut sleep = pin!(tokio::time::sleep_until(until.into()));
+        // Whoever ends the session wakes its task.
+        poll_fn(|context| match self.phase() {
+            Phase::Serving => sleep.as_mut().poll(context),
+            Phase::Draining | Phase::Ending => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Opens the tree of a user who may log in.
@@ -148,7 +155,8 @@ impl Connection {
             .await
         {
             Ok(opened) => {
-                tracing::info!(peer = %self.peer, user = name, "login");
+                let session = self.card.id();
+                tracing::info!(session, peer = %self.peer, user = name, "login");
                 Counts::add(&self.core.authenticator.counts().accepted);
                 let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
                 self.member = member;
@@ -240,7 +248,7 @@ impl Connection {
         self.session.listing_begins();
         let mut chunk = Vec::new();
         while let Some(filled) = listing.next_chunk(chunk).await? {
-            if self.core.stop.phase() == Phase::Ending {
+            if self.phase() == Phase::Ending {
                 return Err(Failure::Aborted);
             }
             self.session.output_raw(&filled);
@@ -328,7 +336,8 @@ impl Connection {
         let way = match plan.endpoint {
             Some(Endpoint::Passive) => self.reservation.take().map(Way::Passive),
             Some(Endpoint::Active(address)) => {
-                Some(Way::Active(self.local, on_the_link_of(self.local, address)))
+                let local = self.card.local();
+                Some(Way::Active(local, on_the_link_of(local, address)))
             }
             None => None,
         };
@@ -377,6 +386,7 @@ impl Connection {
                 }
             }
         };
+        self.card.set_transfer(Some(Rc::clone(&shared)));
         self.running = Some(Running::new(shared, future));
     }
 }

@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::Wake;
+use super::{Card, Wake};
 use crate::proto;
 use crate::proto::failure::Failure;
 use crate::session::event::{Opened, Progress, Transferred};
@@ -93,11 +92,12 @@ impl Running {
     /// One line for each transfer.
     pub(super) fn log(
         &self,
-        peer: IpAddr,
+        card: &Card,
         user: Option<&[u8]>,
         outcome: &Result<Transferred, Failure>,
     ) {
         let Label { verb, path } = &self.shared.label;
+        let (session, peer) = (card.id(), card.peer());
         let bytes = self.shared.watch.bytes();
         let seconds = self.shared.watch.started().elapsed().as_secs_f64();
         let seconds = format_args!("{seconds:.6}");
@@ -107,10 +107,10 @@ impl Running {
         let path = proto::printable(path);
         match outcome {
             Ok(_) => {
-                tracing::info!(%peer, user, verb, path, bytes, %seconds, waited, "transfer complete")
+                tracing::info!(session, %peer, user, verb, path, bytes, %seconds, waited, "transfer complete")
             }
             Err(failure) => {
-                tracing::info!(%peer, user, verb, path, bytes, %seconds, waited, ?failure, "transfer failed");
+                tracing::info!(session, %peer, user, verb, path, bytes, %seconds, waited, ?failure, "transfer failed");
             }
         }
     }

@@ -62,6 +62,9 @@ pub struct CoreReport {
     pub cpu: usize,
     /// Sessions now.
     pub sessions: usize,
+    /// Sessions now whose user is logged in.
+    #[serde(default)]
+    pub logged_in: usize,
     /// Transfers now.
     pub transfers: usize,
     /// Control connections given to a core with less to do, before their greeting.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::door::Other;
 use super::mailbox::Message;
 use super::metrics;
+use super::sessions::{self, Selection};
 use crate::auth::{Authenticator, Counts, UserName, is_anonymous};
 use crate::data::report::{LoginReport, Report, Settings};
 use crate::quota::{Quotas, Usage};
@@ -149,14 +150,58 @@ impl Desk {
                     Err(error) => ("409 Conflict", text, format!("users.state: {error}\n")),
                 }
             }
-            (Some("GET" | "POST"), Some(_)) => (
-                "404 Not Found",
-                text,
-                "GET /ports, GET /metrics, GET /quotas, POST /reload, POST /quotas/rescan/USER\n"
-                    .to_owned(),
-            ),
+            (Some(method @ ("GET" | "POST")), Some(page)) => {
+                self.sessions(method, page).unwrap_or_else(|| {
+                    (
+                        "404 Not Found",
+                        text,
+                        "GET /ports, GET /metrics, GET /quotas, GET /sessions, POST /reload, \
+                         POST /quotas/rescan/USER, POST /sessions/kick?...\n"
+                            .to_owned(),
+                    )
+                })
+            }
             _ => ("400 Bad Request", text, "HTTP is spoken here\n".to_owned()),
         }
+    }
+
+    /// Looks at sessions, or ends them; `None` if the page is about something else.
+    fn sessions(&self, method: &str, page: &str) -> Option<(&'static str, &'static str, String)> {
+        let text = "text/plain; charset=utf-8";
+        let (page, query) = page.split_once('?').unwrap_or((page, ""));
+        let kicks = match (method, page) {
+            ("GET", "/sessions") => false,
+            ("POST", "/sessions/kick") => true,
+            _ => return None,
+        };
+        let selection = match Selection::parse(query) {
+            Ok(selection) => selection,
+            Err(error) => return Some(("400 Bad Request", text, error + "\n")),
+        };
+        if !kicks {
+            let json = sessions::json(&self.cores, selection);
+            return Some(("200 OK", "application/json", json));
+        }
+        if selection.is_empty() && !selection.all {
+            let told = "say which: id=, user=, ip= or all\n".to_owned();
+            return Some(("400 Bad Request", text, told));
+        }
+        let (kicked, silent) = sessions::kick(&self.cores, selection);
+        let told = match kicked {
+            0 => "No session matches.".to_owned(),
+            1 => "1 session ends.".to_owned(),
+            _ => format!("{kicked} sessions end."),
+        };
+        let status = match (kicked, silent.is_empty()) {
+            (_, false) => "503 Service Unavailable",
+            (0, true) => "404 Not Found",
+            (_, true) => "200 OK",
+        };
+        let silent = match silent.is_empty() {
+            true => String::new(),
+            false => format!(" Cores that did not answer: {silent:?}"),
+        };
+        Some((status, text, format!("{told}{silent}\n")))
     }
 
     /// Every core that answers in time.

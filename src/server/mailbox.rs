@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use tokio::sync::mpsc;
 
 use super::admission::Ticket;
+use super::sessions::Question;
 use crate::config::Config;
 use crate::control::Arrival;
 use crate::data::pool::PassiveListener;
@@ -34,6 +35,8 @@ pub(super) enum Message {
     Names(Arc<HashMap<String, Ipv4Addr>>),
     /// Say how things are.
     Report(Sender<CoreReport>),
+    /// Say what some of the sessions do, or end them.
+    Sessions(Question),
 }
 
 /// Ports of each address that is listened on.

@@ -120,12 +120,18 @@ fn cores(page: &mut Page, report: &Report) {
         fn(&CoreReport) -> u64,
         &'static str,
     );
-    let figures: [Figure; 4] = [
+    let figures: [Figure; 5] = [
         (
             "ringftpd_sessions",
             "gauge",
             |core| core.sessions as u64,
             "Control connections now.",
+        ),
+        (
+            "ringftpd_sessions_logged_in",
+            "gauge",
+            |core| core.logged_in as u64,
+            "Control connections now whose user is logged in.",
         ),
         (
             "ringftpd_transfers",

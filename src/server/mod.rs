@@ -9,6 +9,7 @@ mod mailbox;
 mod metrics;
 mod passive;
 mod resolver;
+pub mod sessions;
 mod summary;
 mod supervisor;
 mod worker;

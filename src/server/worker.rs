@@ -13,9 +13,10 @@ use super::admission::Admission;
 use super::door::{Door, Other, Spare};
 use super::mailbox::{Message, Ports};
 use super::passive;
+use super::sessions;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::control::{Core, Parts, Phase, Settings};
+use crate::control::{Core, Parts, Phase, Register, Settings};
 use crate::data::active::{self, Active};
 use crate::data::lending::{Mailbox, Neighbours};
 use crate::data::pool::{PassiveListener, Pool};
@@ -102,7 +103,7 @@ async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
     for acceptor in acceptors {
         acceptor.abort();
     }
-    core.stop.advance(Phase::Draining);
+    core.advance(Phase::Draining);
     tokio::select! {
         () = core.stop.empty() => {}
         () = tokio::time::sleep(drain_timeout) => {}
@@ -114,7 +115,7 @@ async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
             "ending sessions that still transfer"
         );
     }
-    core.stop.advance(Phase::Ending);
+    core.advance(Phase::Ending);
     // Sessions end by themselves now; a disk that does not answer must not hold up the end.
     let _ = tokio::time::timeout(END_TIMEOUT, core.stop.empty()).await;
 }
@@ -140,6 +141,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
             workers: common.listers,
             stall_timeout: Cell::new(config.limits.stall_timeout),
         },
+        register: Register::new(index, common.others.len()),
         load,
     })
 }
@@ -181,6 +183,7 @@ async fn hear(
                     core: index,
                     cpu,
                     sessions: core.load.sessions(),
+                    logged_in: core.register.logged_in(),
                     transfers: core.load.transfers(),
                     handed_over,
                     taken_over,
@@ -188,6 +191,7 @@ async fn hear(
                     active: core.active.report(),
                 }));
             }
+            Message::Sessions(question) => sessions::answer(&core, index, &question),
         }
     }
 }

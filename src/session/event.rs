@@ -26,6 +26,8 @@ pub enum Event<'a> {
     TransferEnded(Result<Transferred, Failure>),
     /// Nothing was heard for as long as the session may be silent.
     IdleTimeout,
+    /// The administrator ends this session, and nothing is under way in it any more.
+    Kicked,
     /// The server is about to stop, and this session has nothing to finish.
     ShuttingDown,
 }

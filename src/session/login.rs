@@ -40,7 +40,7 @@ impl Session {
             Command::User(name) => {
                 if let Login::In { user, .. } = &self.login {
                     // RFC 959 §4.1.1 leaves a change of user in mid-session to the server.
-                    if user == name {
+                    if **user == *name {
                         self.say(Code::LOGGED_IN, "Already logged in.");
                     } else {
                         self.say(
@@ -97,6 +97,7 @@ impl Session {
         };
         match verdict {
             Verdict::Accepted(rights) => {
+                let user = user.into();
                 self.login = Login::In { user, rights };
                 self.attempts = 0;
                 self.say(Code::LOGGED_IN, "Login successful.");

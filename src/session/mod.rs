@@ -32,6 +32,7 @@ mod tree;
 
 use std::collections::VecDeque;
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub struct Limits {
 /// The state of one session.
 #[derive(Debug)]
 pub struct Session {
-    limits: std::rc::Rc<Limits>,
+    limits: Rc<Limits>,
     client: Client,
     login: Login,
     attempts: u32,
@@ -127,7 +128,7 @@ enum Login {
     /// The authenticator has been asked.
     Verifying(Vec<u8>),
     /// The user may work.
-    In { user: Vec<u8>, rights: Arc<Rights> },
+    In { user: Rc<[u8]>, rights: Arc<Rights> },
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -171,7 +172,7 @@ enum Question {
 
 impl Session {
     /// A session that has just been accepted; its greeting is the first output.
-    pub fn new(limits: std::rc::Rc<Limits>, client: Client) -> Self {
+    pub fn new(limits: Rc<Limits>, client: Client) -> Self {
         let mut session = Self {
             idle_timeout: limits.idle_timeout,
             client,
@@ -237,6 +238,13 @@ impl Session {
                 self.say(Code::CLOSING, "Timeout: closing the control connection.");
                 Some(Action::Close)
             }
+            Event::Kicked => {
+                self.say(
+                    Code::CLOSING,
+                    "You have been disconnected by the administrator.",
+                );
+                Some(Action::Close)
+            }
             Event::ShuttingDown => {
                 self.say(Code::CLOSING, "The server is shutting down.");
                 Some(Action::Close)
@@ -293,6 +301,14 @@ impl Session {
     pub fn user(&self) -> Option<&[u8]> {
         match &self.login {
             Login::In { user, .. } => Some(user),
+            _ => None,
+        }
+    }
+
+    /// The same, for whoever keeps it: every session has a name, so none is kept twice.
+    pub fn shared_user(&self) -> Option<Rc<[u8]>> {
+        match &self.login {
+            Login::In { user, .. } => Some(Rc::clone(user)),
             _ => None,
         }
     }

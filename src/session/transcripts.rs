@@ -270,6 +270,7 @@ fn outside(stage: &mut Stage, text: &str) {
         "broken" => Event::TransferEnded(Err(failure(words[1]))),
         "long" => Event::LineTooLong,
         "idle" => Event::IdleTimeout,
+        "kicked" => Event::Kicked,
         "shutdown" => Event::ShuttingDown,
         other => panic!("{}: unknown event {other}", stage.place),
     };

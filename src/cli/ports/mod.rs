@@ -10,12 +10,10 @@ mod text;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
 use clap::Args;
 
-use super::{EXIT_FAILED, Failure, admin, plan, print, print_while_read};
+use super::{EXIT_FAILED, Failure, admin, plan, print, watch};
 use crate::data::report::Report;
 
 #[derive(Args, Debug)]
@@ -66,21 +64,9 @@ pub(super) fn run(args: &PortsArgs) -> Result<(), Failure> {
         return print(&plan::run(&args.plan)?);
     }
     let socket = admin::socket_path(args.socket.as_deref());
-    let Some(seconds) = args.watch else {
-        let body = admin::get(&socket, "/ports")?;
-        return print(&shown(args, body)?);
-    };
-    let on_terminal = io::stdout().is_terminal() && !args.json;
-    loop {
-        let mut text = shown(args, admin::get(&socket, "/ports")?)?;
-        if on_terminal {
-            text = redrawn(&text);
-        }
-        if !print_while_read(&text)? {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_secs(seconds));
-    }
+    watch::show(args.watch, !args.json, || {
+        shown(args, admin::get(&socket, "/ports")?)
+    })
 }
 
 /// What is asked for, made of the server's answer.
@@ -101,12 +87,6 @@ fn shown(args: &PortsArgs, body: String) -> Result<String, Failure> {
         true => advice::text(&advice::advise(&report)),
         false => table::table(&report, &Look::of_terminal(args.ascii)),
     })
-}
-
-/// The same over what stands on the terminal, without a flicker: from the top left (ECMA-48 CUP),
-/// each line cleared to its end (EL), and what is left below (ED).
-fn redrawn(text: &str) -> String {
-    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
 impl Look {
@@ -200,10 +180,5 @@ mod tests {
             });
             assert_eq!(found, utf8, "{all:?} {ctype:?} {lang:?}");
         }
-    }
-
-    #[test]
-    fn a_redraw_leaves_nothing_of_before() {
-        assert_eq!(redrawn("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
     }
 }

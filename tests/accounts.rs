@@ -415,3 +415,84 @@ fn curl_tells_why_an_upload_was_refused_in_its_midst() {
         server.descriptors() <= before
     });
 }
+
+/// The files were made by ftpasswd (ProFTPD 1.3.8), htpasswd (Apache 2.4) and pure-pw (Pure-FTPd
+/// 1.0.50); every password is that of all users of these tests.
+#[test]
+fn users_of_other_servers_log_in_with_their_passwords() {
+    let setup = Setup::new().user("alice", "read-write");
+    let folder = setup.folder().to_owned();
+    let users = folder.join("users.toml");
+    let homes = folder.join("homes");
+    let import = |format: &str, file: &std::path::Path| {
+        let mut command = Command::new(program());
+        command.args(["user", "import", format]).arg(file);
+        command.arg("--root").arg(homes.join("{user}"));
+        run(command.arg("--file").arg(&users))
+    };
+    let fixture = |name: &str| {
+        let path = std::path::Path::new("tests/fixtures").join(name);
+        fs::read_to_string(path).expect("a fixture")
+    };
+    let passwd = folder.join("ftpd.passwd");
+    let homes_of_passwd = homes.to_str().expect("UTF-8");
+    fs::write(
+        &passwd,
+        fixture("ftpd.passwd").replace("/srv/ftp", homes_of_passwd),
+    )
+    .expect("a file");
+    let told = String::from_utf8(import("proftpd", &passwd).success()).expect("text");
+    assert!(told.starts_with("3 users added"), "{told}");
+    let again = String::from_utf8(import("proftpd", &passwd).success()).expect("text");
+    assert!(again.contains("md5 exists and is left alone"), "{again}");
+
+    // Names of its own; one hash is of a kind that nobody should have any more.
+    let htpasswd = folder.join("htpasswd");
+    let lines = fixture("htpasswd");
+    let lines: Vec<String> = lines.lines().map(|line| format!("apache-{line}")).collect();
+    fs::write(&htpasswd, lines.join("\n")).expect("a file");
+    let run_of_htpasswd = import("htpasswd", &htpasswd);
+    assert_eq!(run_of_htpasswd.code, Some(1), "{}", run_of_htpasswd.err);
+    assert!(
+        run_of_htpasswd.err.contains("not a password hash"),
+        "{}",
+        run_of_htpasswd.err
+    );
+    let refused = run_of_htpasswd.err.lines().count();
+
+    let vsftpd = folder.join("vsftpd.txt");
+    fs::write(&vsftpd, format!("frank\n{PASSWORD}\n")).expect("a file");
+    import("vsftpd", &vsftpd).success();
+    let pure = folder.join("pureftpd.passwd");
+    fs::write(
+        &pure,
+        fixture("pureftpd.passwd").replace("alice:", "pure-alice:"),
+    )
+    .expect("a file");
+    let told = String::from_utf8(import("pure-ftpd", &pure).success()).expect("text");
+    assert!(
+        told.contains("hours are not taken over, of 1 users"),
+        "{told}"
+    );
+    let text = fs::read_to_string(&users).expect("users");
+    assert!(
+        text.contains("quota = \"10485760 B\"\nquota_files = 1000\n"),
+        "{text}"
+    );
+
+    let server = setup.start();
+    let mut names = vec!["md5", "sha256", "sha512", "frank"];
+    let apache: Vec<String> = lines
+        .iter()
+        .filter_map(|line| line.split(':').next().map(str::to_owned))
+        .filter(|name| text.contains(&format!("[user.{name}]")))
+        .collect();
+    assert_eq!(apache.len() + refused, lines.len());
+    names.extend(apache.iter().map(String::as_str));
+    for name in names {
+        fs::create_dir_all(homes.join(name)).expect("a home");
+        let mut client = login(&server, name);
+        client.stor("file", b"content");
+        assert!(homes.join(name).join("file").exists(), "{name}");
+    }
+}

@@ -78,36 +78,79 @@ pub enum Readers {
 /// # Errors
 /// The user exists, or anything of [`EditError`].
 pub fn add(path: &Path, readers: Readers, user: User) -> Result<(), EditError> {
-    change(path, Some(readers), &user.name.clone(), |text, list| {
-        if list.get(&user.name).is_some() {
-            return Err(EditError::Exists(user.name));
+    let name = user.name.clone();
+    match add_all(path, readers, vec![user])?.is_empty() {
+        true => Ok(()),
+        false => Err(EditError::Exists(name)),
+    }
+}
+
+/// Adds all users but those who exist, in one change; says who that is.
+///
+/// # Errors
+/// Anything of [`EditError`]; nobody is added then.
+pub fn add_all(
+    path: &Path,
+    readers: Readers,
+    users: Vec<User>,
+) -> Result<Vec<UserName>, EditError> {
+    let Some(first) = users.first().map(|user| user.name.clone()) else {
+        return Ok(Vec::new());
+    };
+    let mut known = Vec::new();
+    change(path, Some(readers), &first, |text, list| {
+        let mut text = text.to_owned();
+        for user in users {
+            if list.get(&user.name).is_some() {
+                known.push(user.name);
+                continue;
+            }
+            let separator = match &text[..] {
+                "" => HEADER,
+                text if text.ends_with('\n') => "\n",
+                _ => "\n\n",
+            };
+            text.push_str(separator);
+            text.push_str(&section_of(&user)?);
+            list.insert(user);
         }
-        let root = user
-            .root
-            .to_str()
-            .ok_or_else(|| EditError::RootNotUtf8(user.root.clone()))?;
-        let separator = match text {
-            "" => HEADER,
-            text if text.ends_with('\n') => "\n",
-            _ => "\n\n",
-        };
-        let (access, denied) = rights::words(user.rights.everywhere);
-        let mut section = format!(
-            "{text}{separator}[user.{}]\npassword = {}\nroot = {}\naccess = {}\n",
-            table_key(&user.name),
-            quoted(user.password.as_text()),
-            quoted(root),
-            quoted(access),
-        );
-        let hidden = user.rights.hidden.iter().map(Pattern::as_str);
-        let lists = [("deny", denied), ("hide", hidden.collect())];
-        for (key, words) in lists.iter().filter(|(_, words)| !words.is_empty()) {
-            let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-            section.push_str(&format!("{key} = [{}]\n", words.join(", ")));
-        }
-        list.insert(user);
-        Ok(section)
-    })
+        Ok(text)
+    })?;
+    Ok(known)
+}
+
+/// The section of a user without rules, folders and times, which are written by hand.
+fn section_of(user: &User) -> Result<String, EditError> {
+    let root = user
+        .root
+        .to_str()
+        .ok_or_else(|| EditError::RootNotUtf8(user.root.clone()))?;
+    let (access, denied) = rights::words(user.rights.everywhere);
+    let mut section = format!(
+        "[user.{}]\npassword = {}\nroot = {}\naccess = {}\n",
+        table_key(&user.name),
+        quoted(user.password.as_text()),
+        quoted(root),
+        quoted(access),
+    );
+    let hidden = user.rights.hidden.iter().map(Pattern::as_str);
+    let lists = [("deny", denied), ("hide", hidden.collect())];
+    for (key, words) in lists.iter().filter(|(_, words)| !words.is_empty()) {
+        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+        section.push_str(&format!("{key} = [{}]\n", words.join(", ")));
+    }
+    let (quota, rates) = (user.quota, user.allowance.rates);
+    let values = [
+        ("quota", quota.bytes.map(|bytes| format!("\"{bytes} B\""))),
+        ("quota_files", quota.files.map(|files| files.to_string())),
+        ("down", rates.down.map(|rate| format!("\"{rate} B/s\""))),
+        ("up", rates.up.map(|rate| format!("\"{rate} B/s\""))),
+        ("sessions", user.allowance.sessions.map(|it| it.to_string())),
+    ];
+    for (key, value) in values {
+        section.extend(value.map(|value| format!("{key} = {value}\n")));
+    }
+    Ok(section)
 }
 
 /// Gives the user `name` another password.

@@ -8,6 +8,7 @@
 mod counts;
 pub mod edit;
 mod guard;
+pub mod import;
 mod name;
 mod password;
 mod recent;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 use nix::unistd::{Group, Uid, User as Account};
 
-use super::{Failure, print};
+use super::{EXIT_FAILED, Failure, print};
 use crate::auth::edit::{self, EditError, Readers};
+use crate::auth::import::{self, Format, Imported};
 use crate::auth::{NameError, StoredHash, User, UserName, Validity};
 use crate::config::{Allowance, Config, QuotaLimits, rights};
 use crate::proto::rights::{Pattern, Right, RightSet, Rights, right_named};
@@ -52,6 +53,24 @@ enum UserCommand {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Take over the users of another server, with their passwords; who exists is left alone
+    Import {
+        /// What kind of file it is
+        #[arg(value_enum)]
+        format: FormatArg,
+        /// The file
+        #[arg(value_name = "FILE")]
+        from: PathBuf,
+        /// The directory of users whom the file gives none; {user} stands for the name
+        #[arg(long, value_name = "DIR")]
+        root: Option<String>,
+        /// What the users may do
+        #[arg(long, value_enum, default_value_t = AccessArg::ReadWrite)]
+        access: AccessArg,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Change a user's password
     Passwd {
         /// The user
@@ -91,6 +110,29 @@ impl From<AccessArg> for RightSet {
     }
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// pureftpd.passwd, as pure-pw writes it
+    PureFtpd,
+    /// ProFTPD's AuthUserFile: passwd(5) with hashes
+    Proftpd,
+    /// NAME:HASH, of htpasswd or for pam_pwdfile
+    Htpasswd,
+    /// Names and passwords in turn, of which db_load makes vsftpd's user database
+    Vsftpd,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::PureFtpd => Self::PureFtpd,
+            FormatArg::Proftpd => Self::Passwd,
+            FormatArg::Htpasswd => Self::Htpasswd,
+            FormatArg::Vsftpd => Self::Vsftpd,
+        }
+    }
+}
+
 fn parse_name(text: &str) -> Result<UserName, NameError> {
     UserName::parse(text.as_bytes())
 }
@@ -121,6 +163,23 @@ pub(super) fn run(args: UserArgs) -> Result<(), Failure> {
                 hidden: hide,
             };
             add(&file, readers, name, &root, rights, password_stdin)
+        }
+        UserCommand::Import {
+            format,
+            from,
+            root,
+            access,
+            dry_run,
+        } => {
+            let text = std::fs::read_to_string(&from).map_err(|error| {
+                Failure::usage(format!("ringftpd: {}: {error}", from.display()))
+            })?;
+            let home = |name: &UserName| {
+                let root = root.as_ref()?;
+                Some(PathBuf::from(root.replace("{user}", name.as_str())))
+            };
+            let imported = import::read(format.into(), &text, access.into(), home);
+            take_over(&file, readers, imported, &from, dry_run)
         }
         UserCommand::Passwd {
             name,
@@ -184,6 +243,53 @@ fn add(
         },
     )?;
     print(&told)
+}
+
+fn take_over(
+    file: &Path,
+    readers: Readers,
+    imported: Imported,
+    from: &Path,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let Imported {
+        users,
+        refused,
+        dropped,
+    } = imported;
+    let count = users.len();
+    let (known, would) = match dry_run {
+        false => (edit::add_all(file, readers, users)?, ""),
+        true => {
+            let list = edit::list(file)?;
+            let names = users.into_iter().map(|user| user.name);
+            (
+                names.filter(|name| list.get(name).is_some()).collect(),
+                "would be ",
+            )
+        }
+    };
+    let mut told = String::new();
+    for name in &known {
+        told.push_str(&format!("{name} exists and is left alone\n"));
+    }
+    for (what, users) in &dropped {
+        told.push_str(&format!("{what} are not taken over, of {users} users\n"));
+    }
+    let added = count - known.len();
+    let file = file.display();
+    told.push_str(&format!("{added} users {would}added to {file}\n"));
+    print(&told)?;
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let lines = refused
+        .iter()
+        .map(|(line, reason)| format!("{}:{line}: {reason}", from.display()));
+    Err(Failure {
+        code: EXIT_FAILED,
+        text: lines.collect::<Vec<_>>().join("\n"),
+    })
 }
 
 fn list(file: &Path) -> Result<(), Failure> {

@@ -274,11 +274,12 @@ fn take_over(
         told.push_str(&format!("{name} exists and is left alone\n"));
     }
     for (what, users) in &dropped {
-        told.push_str(&format!("{what} are not taken over, of {users} users\n"));
+        told.push_str(&format!("not taken over: {what} ({users})\n"));
     }
     let added = count - known.len();
     let file = file.display();
-    told.push_str(&format!("{added} users {would}added to {file}\n"));
+    let users = if added == 1 { "user" } else { "users" };
+    told.push_str(&format!("{added} {users} {would}added to {file}\n"));
     print(&told)?;
     if refused.is_empty() {
         return Ok(());

@@ -4,7 +4,7 @@
 //! What gives a name to a file, or takes one, waits for its turn ([`Quota::turn`]): what it replaced
 //! is known then.
 //!
-//! The figures are kept in a file for each user ([`ledger`]), which says `open` while they may change.
+//! The figures are kept in a file for each user (`ledger`), which says `open` while they may change.
 //! After a crash it still says so, and the tree is counted again before the next change.
 
 mod ledger;

@@ -49,7 +49,7 @@ impl Hits {
     }
 }
 
-/// Lets one line through in [`QUIET`], and counts the others.
+/// Lets one line through in `QUIET`, and counts the others.
 #[derive(Debug, Default)]
 pub struct Seldom {
     last: Cell<Option<Instant>>,

@@ -1,7 +1,7 @@
 //! What keeps clients from taking more of the server than their share: rates of transfers and of events,
 //! and the number of a user's sessions; for all cores together.
 //!
-//! Rates are buckets ([`bucket`]) that cores share without a lock. A transfer looks at its beginning
+//! Rates are buckets (`bucket`) that cores share without a lock. A transfer looks at its beginning
 //! which of them it is held to ([`Throttle::pace`]); with none it does not look again.
 
 mod arrivals;

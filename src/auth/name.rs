@@ -24,6 +24,10 @@ impl UserName {
         {
             return Err(NameError::Character);
         }
+        // A name may be part of a path (`{user}`).
+        if matches!(name, b"." | b"..") {
+            return Err(NameError::Character);
+        }
         if is_anonymous(name) {
             return Err(NameError::Reserved);
         }
@@ -86,6 +90,7 @@ mod tests {
             (b"a b", Some(NameError::Character)),
             (b"a\0", Some(NameError::Character)),
             (b"../x", Some(NameError::Character)),
+            (b"..", Some(NameError::Character)),
             (b"\xc3\xa9", Some(NameError::Character)),
             (b"\xff", Some(NameError::Character)),
             (b"a\"]\n[user.b", Some(NameError::Character)),

@@ -429,6 +429,29 @@ fn the_shape_of_a_users_file_is_checked() {
 }
 
 #[test]
+fn what_a_user_does_not_say_the_default_says() {
+    let hash = user("x", "x", RightSet::READ_ONLY).password;
+    let text = format!(
+        "[default]\nroot = \"/srv/{{user}}\"\naccess = \"read-write\"\nquota = \"1 MiB\"\n\
+         folders = {{ \"/own\" = \"/x/{{user}}/y\" }}\n\
+         [user.alice]\npassword = \"{0}\"\n\
+         [user.\"b.o@b\"]\npassword = \"{0}\"\nroot = \"/else\"\naccess = \"read-only\"\n",
+        hash.as_text()
+    );
+    let list = UserList::parse(&text, "users").expect("users");
+    let of = |name: &str| list.get(&UserName::parse(name.as_bytes()).expect("a name"));
+    let (alice, bob) = (of("alice").expect("alice"), of("b.o@b").expect("bob"));
+    assert_eq!(alice.root, PathBuf::from("/srv/alice"));
+    assert_eq!(alice.folders[0].directory, PathBuf::from("/x/alice/y"));
+    assert_eq!(alice.rights.everywhere, RightSet::READ_WRITE);
+    assert_eq!(bob.root, PathBuf::from("/else"));
+    assert_eq!(bob.rights.everywhere, RightSet::READ_ONLY);
+    assert_eq!(alice.quota, bob.quota);
+    let wrong = UserList::parse("[default]\npassword = \"x\"\n", "users");
+    assert!(wrong.is_err(), "a password for all");
+}
+
+#[test]
 fn unknown_names_cost_what_most_users_cost() {
     let [md5, sha] = [
         "$1$salt$uXdHrfCd.CnHQasvSgrAO0",

@@ -15,7 +15,7 @@ use super::name::UserName;
 use super::password::StoredHash;
 use super::validity::Validity;
 use super::{Identity, Reason};
-use crate::config::section::{Document, Value, Wrong};
+use crate::config::section::{Document, Section, Value, Wrong};
 use crate::config::{Allowance, Folder, QuotaLimits, Schema, folders, rights, units};
 use crate::proto::rights::{RightSet, Rights};
 use crate::sys;
@@ -123,54 +123,102 @@ impl UserList {
 }
 
 fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
+    let mut section = document.section("default", SCHEMA[0].1);
+    let mut default = Shared::default();
+    default.read(&mut section);
+    document.close(section);
     let mut users = BTreeMap::new();
-    for (name, mut section) in document.subsections("user", SCHEMA[0].1) {
-        let (mut password, mut root) = (None, None);
-        let mut may = Rights::from(RightSet::READ_ONLY);
+    for (name, mut section) in document.subsections("user", SCHEMA[1].1) {
+        let mut password = None;
         section.read("password", &mut password, |value| hash(value).map(Some));
-        section.read("root", &mut root, |value| {
-            units::absolute_path(value).map(Some)
-        });
-        rights::read(&mut section, &mut may);
-        let mut quota = QuotaLimits::default();
-        quota.read(&mut section);
-        let mut folders = Vec::new();
-        section.read("folders", &mut folders, folders::folders);
-        let mut allowance = Allowance::default();
-        allowance.read(&mut section);
-        let mut validity = Validity::default();
-        validity.read(&mut section);
-        for key in ["password", "root"] {
-            if !section.has(key) {
+        let mut own = default.clone();
+        own.read(&mut section);
+        let needed = [("password", false), ("root", default.root.is_some())];
+        for (key, is_given) in needed {
+            if !is_given && !section.has(key) {
                 section.refuse(
                     &format!("lacks the key `{key}`"),
                     "set a user up by `ringftpd user add`",
                 );
             }
         }
-        match (UserName::parse(name.as_bytes()), password, root) {
-            (Err(error), ..) => section.refuse(&error.to_string(), "rename or delete this user"),
-            (Ok(name), Some(password), Some(root)) => {
-                users.insert(
-                    name.clone(),
-                    User {
-                        name,
-                        password,
-                        root,
-                        rights: Arc::new(may),
-                        quota,
-                        folders: folders.into(),
-                        allowance,
-                        validity,
-                    },
+        match (UserName::parse(name.as_bytes()), password) {
+            (Err(error), _) => section.refuse(&error.to_string(), "rename or delete this user"),
+            (Ok(name), Some(password)) => {
+                users.extend(
+                    own.into_user(name, password)
+                        .map(|user| (user.name.clone(), user)),
                 );
             }
             // Refused above.
-            (Ok(_), ..) => {}
+            (Ok(_), None) => {}
         }
         document.close(section);
     }
     users
+}
+
+/// What the section `default` may say for all users, and each user's section for that one.
+#[derive(Clone, Debug)]
+struct Shared {
+    /// `{user}` stands for the name.
+    root: Option<PathBuf>,
+    rights: Rights,
+    quota: QuotaLimits,
+    folders: Vec<Folder>,
+    allowance: Allowance,
+    validity: Validity,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            root: None,
+            rights: RightSet::READ_ONLY.into(),
+            quota: QuotaLimits::default(),
+            folders: Vec::new(),
+            allowance: Allowance::default(),
+            validity: Validity::default(),
+        }
+    }
+}
+
+impl Shared {
+    fn read(&mut self, section: &mut Section<'_>) {
+        section.read("root", &mut self.root, |value| {
+            units::absolute_path(value).map(Some)
+        });
+        rights::read(section, &mut self.rights);
+        self.quota.read(section);
+        section.read("folders", &mut self.folders, folders::folders);
+        self.allowance.read(section);
+        self.validity.read(section);
+    }
+
+    /// The user of this name; `None`: there is no root.
+    fn into_user(self, name: UserName, password: StoredHash) -> Option<User> {
+        let named = |path: &Path| match path.to_str() {
+            // Names have neither slashes nor dots alone: they lead nowhere else.
+            Some(text) => PathBuf::from(text.replace(USER_IN_PATH, name.as_str())),
+            None => path.to_owned(),
+        };
+        let root = named(&self.root?);
+        let folders = self.folders.into_iter().map(|folder| Folder {
+            directory: named(&folder.directory),
+            ..folder
+        });
+        let folders = folders.collect();
+        Some(User {
+            name,
+            password,
+            root,
+            rights: Arc::new(self.rights),
+            quota: self.quota,
+            folders,
+            allowance: self.allowance,
+            validity: self.validity,
+        })
+    }
 }
 
 fn hash(value: &Value<'_>) -> Result<StoredHash, Wrong> {
@@ -320,27 +368,52 @@ impl Stamp {
 }
 
 /// The sections and keys of a users file.
-const SCHEMA: Schema = &[(
-    "user",
-    &[
-        "password",
-        "root",
-        "access",
-        "deny",
-        "hide",
-        "rules",
-        "quota",
-        "quota_files",
-        "folders",
-        "down",
-        "up",
-        "sessions",
-        "enabled",
-        "expires",
-        "networks",
-        "hours",
-    ],
-)];
+const SCHEMA: Schema = &[
+    (
+        "default",
+        &[
+            "root",
+            "access",
+            "deny",
+            "hide",
+            "rules",
+            "quota",
+            "quota_files",
+            "folders",
+            "down",
+            "up",
+            "sessions",
+            "enabled",
+            "expires",
+            "networks",
+            "hours",
+        ],
+    ),
+    (
+        "user",
+        &[
+            "password",
+            "root",
+            "access",
+            "deny",
+            "hide",
+            "rules",
+            "quota",
+            "quota_files",
+            "folders",
+            "down",
+            "up",
+            "sessions",
+            "enabled",
+            "expires",
+            "networks",
+            "hours",
+        ],
+    ),
+];
+
+/// Stands for the user's name in the path of a directory.
+const USER_IN_PATH: &str = "{user}";
 
 /// Some 50 000 users. More belong into a directory service.
 pub(super) const FILE_LENGTH_MAX: u64 = 16 << 20;

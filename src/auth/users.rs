@@ -368,49 +368,32 @@ impl Stamp {
 }
 
 /// The sections and keys of a users file.
-const SCHEMA: Schema = &[
-    (
-        "default",
-        &[
-            "root",
-            "access",
-            "deny",
-            "hide",
-            "rules",
-            "quota",
-            "quota_files",
-            "folders",
-            "down",
-            "up",
-            "sessions",
-            "enabled",
-            "expires",
-            "networks",
-            "hours",
-        ],
-    ),
-    (
-        "user",
-        &[
-            "password",
-            "root",
-            "access",
-            "deny",
-            "hide",
-            "rules",
-            "quota",
-            "quota_files",
-            "folders",
-            "down",
-            "up",
-            "sessions",
-            "enabled",
-            "expires",
-            "networks",
-            "hours",
-        ],
-    ),
+const SCHEMA: Schema = &[("default", DEFAULT_KEYS), ("user", USER_KEYS)];
+
+const USER_KEYS: &[&str] = &[
+    "password",
+    "root",
+    "access",
+    "deny",
+    "hide",
+    "rules",
+    "quota",
+    "quota_files",
+    "folders",
+    "down",
+    "up",
+    "sessions",
+    "enabled",
+    "expires",
+    "networks",
+    "hours",
 ];
+
+/// All but the password, which nobody shares.
+const DEFAULT_KEYS: &[&str] = match USER_KEYS {
+    [_, shared @ ..] => shared,
+    [] => &[],
+};
 
 /// Stands for the user's name in the path of a directory.
 const USER_IN_PATH: &str = "{user}";

@@ -1,8 +1,8 @@
 //! What the sessions of the running server do, and how some of them are ended: the vocabulary between
 //! the cores and `ringftpd who` and `ringftpd kick`.
 //!
-//! A core is asked for a piece at a time, and serves its clients in between: with tens of thousands
-//! of sessions it is away from them for a fraction of a millisecond.
+//! A core is asked for a piece at a time, and serves its clients in between, however many sessions it
+//! has.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -342,8 +342,8 @@ pub(super) fn kick(cores: &[Other], selection: Selection) -> (usize, Vec<usize>)
     (kicked, silent)
 }
 
-/// Sessions that a core looks at before it serves its clients again: some hundred microseconds when
-/// all of them transfer.
+/// Sessions that a core looks at before it serves its clients again: some 220 µs (6000 idle sessions took
+/// 2.6 ms of the core's CPU in 12 pieces).
 const PIECE_SESSIONS: usize = 512;
 
 /// How long a core may take for a piece.
@@ -352,7 +352,7 @@ const PIECE_PATIENCE: Duration = Duration::from_secs(1);
 /// All pieces together; whoever asks waits 5 seconds.
 const ALL_MAX: Duration = Duration::from_secs(4);
 
-/// What `ringftpd who` takes of an answer is 16 MiB: more than 40 000 sessions that all transfer.
+/// What `ringftpd who` takes of an answer is 16 MiB.
 const LIST_BYTES_MAX: usize = 15 << 20;
 
 #[cfg(test)]

@@ -112,10 +112,7 @@ impl Root {
         let quota = quota.filter(|_| self.is_own(path));
         let mode = 0o666 & !umask.unwrap_or(self.settings.umask);
         // Nobody sees a file with its name that is not counted yet.
-        let turn = match &quota {
-            Some(quota) => Some(quota.turn().await),
-            None => None,
-        };
+        let turn = turn_of(&quota).await;
         let mut upload = self.begin_as(path, kind, mode, overwrites).await?;
         upload.floor = Floor::new(min_free, upload.position);
         if let Err(failure) = upload.look_at_floor(upload.position).await {
@@ -417,14 +414,8 @@ impl Upload {
             self.abandon().await;
             return (Err(failure), bytes);
         }
-        let quota = self
-            .charge
-            .as_ref()
-            .map(|charge| Arc::clone(charge.quota()));
-        let turn = match &quota {
-            Some(quota) => Some(quota.turn().await),
-            None => None,
-        };
+        let quota = self.quota();
+        let turn = turn_of(&quota).await;
         let (ended, bytes) = match &mut self.unseen {
             Some(unseen) if self.space.is_as_needed() => {
                 unseen.write_and_publish(&self.file, bytes, offset).await
@@ -457,6 +448,11 @@ impl Upload {
         )
     }
 
+    fn quota(&self) -> Option<Arc<Quota>> {
+        let charge = self.charge.as_ref()?;
+        Some(Arc::clone(charge.quota()))
+    }
+
     /// The file has its name and this size: that is what it counts for.
     fn settle(&mut self, size: u64) {
         let Some(charge) = self.charge.take() else {
@@ -485,14 +481,8 @@ impl Upload {
 
     /// Ends an upload that broke off; what remains is what the settings say.
     pub async fn abandon(mut self) {
-        let quota = self
-            .charge
-            .as_ref()
-            .map(|charge| Arc::clone(charge.quota()));
-        let turn = match &quota {
-            Some(quota) => Some(quota.turn().await),
-            None => None,
-        };
+        let quota = self.quota();
+        let turn = turn_of(&quota).await;
         let (arrived, links) =
             file::status(&self.file).map_or((0, 0), |status| (status.size, status.links));
         let keep = self.failed == FailedUpload::Keep && arrived > 0 && self.made.is_none();
@@ -547,6 +537,14 @@ impl Drop for Upload {
         for leftover in self.leftovers() {
             leftover.remove_now();
         }
+    }
+}
+
+/// The turn to give or take names, where a quota counts them.
+async fn turn_of(quota: &Option<Arc<Quota>>) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    match quota {
+        Some(quota) => Some(quota.turn().await),
+        None => None,
     }
 }
 

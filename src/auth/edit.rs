@@ -146,6 +146,7 @@ fn section_of(user: &User) -> Result<String, EditError> {
         ("down", rates.down.map(|rate| format!("\"{rate} B/s\""))),
         ("up", rates.up.map(|rate| format!("\"{rate} B/s\""))),
         ("sessions", user.allowance.sessions.map(|it| it.to_string())),
+        ("system", user.system.as_deref().map(quoted)),
     ];
     for (key, value) in values {
         section.extend(value.map(|value| format!("{key} = {value}\n")));

@@ -106,6 +106,7 @@ impl Account {
             folders: Arc::default(),
             allowance: self.allowance,
             validity: Validity::default(),
+            system: None,
         })
     }
 }

@@ -13,6 +13,7 @@ mod name;
 mod password;
 mod recent;
 mod remembered;
+mod system;
 mod users;
 mod validity;
 
@@ -28,13 +29,16 @@ use jiff::tz::TimeZone;
 pub use counts::Counts;
 pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
+pub use system::may_act_as_others;
 pub use users::{User, UserList};
 pub use validity::Validity;
 
 use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits};
 use crate::proto::rights::Rights;
+use crate::sys::ids::Ids;
 use guard::Guard;
 use remembered::Remembered;
+use system::SystemAccounts;
 use users::UsersFile;
 
 /// Who logged in, and what is theirs.
@@ -52,6 +56,8 @@ pub struct Identity {
     pub folders: Arc<[Folder]>,
     /// What all the user's sessions may take together; `None`, for anonymous ones: as configured.
     pub allowance: Option<Allowance>,
+    /// The account of this host by which the kernel judges them; `None`: that of the server.
+    pub account: Option<Arc<Ids>>,
 }
 
 /// The verdict on a name and a password.
@@ -124,6 +130,7 @@ pub struct Authenticator {
 struct Sources {
     anonymous: Option<Identity>,
     users: Option<UsersFile>,
+    system: SystemAccounts,
     remembered: Remembered,
 }
 
@@ -137,9 +144,11 @@ impl Sources {
             folders: anonymous.folders.clone().into(),
             // A reload may change it.
             allowance: None,
+            account: None,
         });
         Self {
             anonymous,
+            system: SystemAccounts::new(users),
             remembered: Remembered::new(users.remember),
             users: users.enabled.then(|| UsersFile::new(users.file.clone())),
         }
@@ -192,7 +201,8 @@ impl Authenticator {
         let sources = self.sources();
         let name = name.filter(|_| sources.remembered.is_on())?;
         let (users, zone) = sources.users.as_ref()?.unchanged()?;
-        let found = users.get(&name)?;
+        // An account of this host is looked up off the core.
+        let found = users.get(&name).filter(|user| user.system.is_none())?;
         let stored = found.password.as_text();
         if !sources.remembered.holds(&name, password, stored, now) {
             return None;
@@ -231,7 +241,10 @@ impl Authenticator {
         // Last, so that an account that is closed takes as long as one that is not.
         let zone = TimeZone::system();
         match found.validity.judge(client, Timestamp::now(), &zone) {
-            Ok(()) => Outcome::Accepted(found.identity()),
+            Ok(()) => match found.identity_with_account(sources.system) {
+                Ok(identity) => Outcome::Accepted(identity),
+                Err(reason) => Outcome::Unavailable(reason),
+            },
             Err(reason) => Outcome::Refused(reason),
         }
     }
@@ -309,6 +322,17 @@ impl Authenticator {
         };
         file.current()
             .map(|users| users.iter().map(User::identity).collect())
+    }
+
+    /// Why virtual users cannot act as the accounts of this host that they should, for a start-up check.
+    pub fn account_problems(&self) -> Vec<String> {
+        let sources = self.sources();
+        let users = sources.users.as_ref().map(UsersFile::current);
+        let Some(Ok(users)) = users else {
+            return Vec::new();
+        };
+        let found = users.iter().map(|user| user.account(sources.system));
+        found.filter_map(Result::err).collect()
     }
 }
 

@@ -18,6 +18,7 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         folders: Arc::default(),
         allowance: Allowance::default(),
         validity: Validity::default(),
+        system: None,
     }
 }
 

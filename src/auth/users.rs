@@ -13,12 +13,14 @@ use jiff::tz::TimeZone;
 
 use super::name::UserName;
 use super::password::StoredHash;
+use super::system::SystemAccounts;
 use super::validity::Validity;
 use super::{Identity, Reason};
 use crate::config::section::{Document, Section, Value, Wrong};
 use crate::config::{Allowance, Folder, QuotaLimits, Schema, folders, rights, units};
 use crate::proto::rights::{RightSet, Rights};
 use crate::sys;
+use crate::sys::ids::Ids;
 
 /// One virtual user.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,6 +41,8 @@ pub struct User {
     pub allowance: Allowance,
     /// When and from where the user may log in.
     pub validity: Validity,
+    /// The account of this host that the user acts as; `None`: the server's own.
+    pub system: Option<String>,
 }
 
 impl User {
@@ -60,7 +64,25 @@ impl User {
             quota: self.quota,
             folders: Arc::clone(&self.folders),
             allowance: Some(self.allowance),
+            account: None,
         }
+    }
+
+    /// The same with the account of this host, which is looked up: not on a core.
+    pub(super) fn identity_with_account(
+        &self,
+        accounts: SystemAccounts,
+    ) -> Result<Identity, String> {
+        Ok(Identity {
+            account: self.account(accounts)?,
+            ..self.identity()
+        })
+    }
+
+    pub(super) fn account(&self, accounts: SystemAccounts) -> Result<Option<Arc<Ids>>, String> {
+        let account = self.system.as_deref();
+        let found = account.map(|account| accounts.find(&self.name, account));
+        found.transpose()
     }
 }
 
@@ -168,6 +190,8 @@ struct Shared {
     folders: Vec<Folder>,
     allowance: Allowance,
     validity: Validity,
+    /// `{user}` stands for the name.
+    system: Option<String>,
 }
 
 impl Default for Shared {
@@ -179,6 +203,7 @@ impl Default for Shared {
             folders: Vec::new(),
             allowance: Allowance::default(),
             validity: Validity::default(),
+            system: None,
         }
     }
 }
@@ -193,6 +218,10 @@ impl Shared {
         section.read("folders", &mut self.folders, folders::folders);
         self.allowance.read(section);
         self.validity.read(section);
+        section.read("system", &mut self.system, |value| {
+            units::text(value, "the name of an account of this host")
+                .map(|name| Some(name.to_owned()))
+        });
     }
 
     /// The user of this name; `None`: there is no root.
@@ -208,6 +237,8 @@ impl Shared {
             ..folder
         });
         let folders = folders.collect();
+        let system = self.system;
+        let system = system.map(|account| account.replace(USER_IN_PATH, name.as_str()));
         Some(User {
             name,
             password,
@@ -217,6 +248,7 @@ impl Shared {
             folders,
             allowance: self.allowance,
             validity: self.validity,
+            system,
         })
     }
 }
@@ -387,6 +419,7 @@ const USER_KEYS: &[&str] = &[
     "expires",
     "networks",
     "hours",
+    "system",
 ];
 
 /// All but the password, which nobody shares.
@@ -395,7 +428,7 @@ const DEFAULT_KEYS: &[&str] = match USER_KEYS {
     [] => &[],
 };
 
-/// Stands for the user's name in the path of a directory.
+/// Stands for the user's name in the path of a directory, and in the name of an account.
 const USER_IN_PATH: &str = "{user}";
 
 /// Some 50 000 users. More belong into a directory service.

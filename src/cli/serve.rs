@@ -255,6 +255,7 @@ mod tests {
         let checked = config.check(&Host {
             cpus: (0..256).collect(),
             root: false,
+            acts_as_others: false,
         });
         assert_eq!(
             (checked.problems, checked.warnings),

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
-use crate::auth::{Authenticator, Identity};
+use crate::auth::{self, Authenticator, Identity};
 use crate::config::{CPUS_MAX, Config, Host, PortRange, Problem};
 
 /// What was found.
@@ -29,6 +29,7 @@ pub(super) fn survey(config: &Config) -> Survey {
     let host = Host {
         cpus: allowed_cpus(),
         root: Uid::effective().is_root(),
+        acts_as_others: auth::may_act_as_others(),
     };
     let checked = config.check(&host);
     let mut survey = Survey {
@@ -104,7 +105,8 @@ impl Survey {
             return;
         }
         let file = &config.users.file;
-        match Authenticator::new(&config.anonymous, &config.users).users() {
+        let authenticator = Authenticator::new(&config.anonymous, &config.users);
+        match authenticator.users() {
             Ok(users) => self.users = users,
             Err(reason) => {
                 self.problems.push(Problem::new("users.file", reason));
@@ -117,6 +119,18 @@ impl Survey {
                 let hint = "create it; until then this user cannot log in";
                 self.warnings
                     .push(Problem::new("users.file", message).hint(hint));
+            }
+        }
+        for reason in authenticator.account_problems() {
+            let problem = Problem::new("users.file", reason);
+            match config.users.system {
+                true => self
+                    .warnings
+                    .push(problem.hint("until then this user cannot log in")),
+                false => {
+                    let hint = "set users.system to true, or take `system` out of the users file";
+                    self.problems.push(problem.hint(hint));
+                }
             }
         }
         match (fs::metadata(file), account) {

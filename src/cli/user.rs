@@ -240,6 +240,7 @@ fn add(
             folders: Arc::default(),
             allowance: Allowance::default(),
             validity: Validity::default(),
+            system: None,
         },
     )?;
     print(&told)

@@ -11,6 +11,8 @@ pub struct Host {
     pub cpus: Vec<usize>,
     /// The process runs as root.
     pub root: bool,
+    /// The process may act as other accounts of the host.
+    pub acts_as_others: bool,
 }
 
 /// The verdict of [`Config::check`].
@@ -98,6 +100,13 @@ impl Config {
     }
 
     fn check_privileges(&self, host: &Host, checked: &mut Checked) {
+        if self.users.system && !host.acts_as_others {
+            let message = "this process may not act as other accounts of the host";
+            let hint = "start it as root with server.user set, or with CAP_SETUID and CAP_SETGID \
+                        (AmbientCapabilities= in the unit)";
+            let problem = Problem::new("users.system", message).hint(hint);
+            checked.problems.push(problem);
+        }
         match (&self.server.user, host.root) {
             (None, true) => {
                 let problem = Problem::new("server.user", "not set, so the server would stay root")

@@ -140,6 +140,9 @@ impl Default for Users {
             sessions_per_user: 0,
             remember: Duration::from_secs(300),
             state: PathBuf::from("/var/lib/ringftpd"),
+            system: false,
+            // UID_MIN of login.defs(5), in every distribution of note.
+            system_uid_min: 1000,
         }
     }
 }

@@ -103,6 +103,8 @@ pub const KEYS: Schema = &[
             "sessions_per_user",
             "remember",
             "state",
+            "system",
+            "system_uid_min",
         ],
     ),
     ("log", &["level", "format"]),

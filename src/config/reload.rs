@@ -29,6 +29,7 @@ impl Config {
         let (users, new) = (&self.users, &other.users);
         compare(users.hash_threads != new.hash_threads, "users.hash_threads");
         compare(users.state != new.state, "users.state");
+        compare(users.system != new.system, "users.system");
         compare(self.log != other.log, "log");
         compare(self.admin != other.admin, "admin");
         keys
@@ -43,6 +44,7 @@ impl Config {
         config.limits.sessions_waiting = running.limits.sessions_waiting;
         config.users.hash_threads = running.users.hash_threads;
         config.users.state.clone_from(&running.users.state);
+        config.users.system = running.users.system;
         config.log.clone_from(&running.log);
         config.admin.clone_from(&running.admin);
         config

@@ -136,6 +136,8 @@ fn every_key_has_an_effect() {
         ("users", "sessions_per_user", "3"),
         ("users", "remember", "\"0 s\""),
         ("users", "state", "\"/x\""),
+        ("users", "system", "true"),
+        ("users", "system_uid_min", "500"),
         ("log", "level", "\"debug\""),
         ("log", "format", "\"json\""),
         ("admin", "enabled", "false"),
@@ -588,6 +590,7 @@ fn a_configuration_is_checked_against_the_machine() {
     let host = |root| Host {
         cpus: vec![0, 1],
         root,
+        acts_as_others: root,
     };
     let check = |text: &str, root| {
         let config = Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
@@ -614,6 +617,7 @@ fn a_configuration_is_checked_against_the_machine() {
         ),
         ("[server]\nuser = \"ftp\"", true, "", ""),
         ("[server]\nuser = \"ftp\"", false, "", "server.user"),
+        ("[users]\nsystem = true", false, "users.system", ""),
         ("[server]\ncores = \"1-2\"", false, "server.cores", ""),
         ("[server]\ncores = 3", false, "", "server.cores"),
         (

@@ -40,6 +40,10 @@ pub struct Users {
     pub remember: Duration,
     /// Where the server keeps how much each user stores; absolute.
     pub state: PathBuf,
+    /// Whether users may act as accounts of this host.
+    pub system: bool,
+    /// Accounts with a lower user ID are none of people's, and nobody acts as them; at least 1.
+    pub system_uid_min: u32,
 }
 
 impl Anonymous {
@@ -67,8 +71,15 @@ impl Users {
         section.read("remember", &mut self.remember, |value| {
             units::duration(value, Duration::ZERO)
         });
+        section.read("system", &mut self.system, units::switch);
+        section.read("system_uid_min", &mut self.system_uid_min, |value| {
+            limits::bounded(value, 1, UID_MAX)
+        });
     }
 }
+
+/// The highest user ID (-1 means none, setresuid(2)), as far as the number of a key goes.
+const UID_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// With more, logins alone could take every CPU and more than 1 GiB of memory.
 pub const HASH_THREADS_MAX: usize = 64;

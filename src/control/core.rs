@@ -20,9 +20,11 @@ use crate::data::pool::Pool;
 use crate::quota::Quotas;
 use crate::session::Limits;
 use crate::storage::Root;
+use crate::sys::ids::Ids;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
 use crate::transfer::Depot;
+use crate::uring::Personality;
 
 /// One core's share of the server. Stays on its core.
 #[derive(Debug)]
@@ -195,24 +197,28 @@ impl Core {
 #[derive(Debug, Default)]
 pub struct Roots(RefCell<HashMap<Tree, Weak<Root>>>);
 
-/// The root of a tree on the host, and the folders in it.
-type Tree = (PathBuf, Arc<[Folder]>);
+/// The root of a tree on the host, the folders in it, and the account by which the kernel judges.
+type Tree = (PathBuf, Arc<[Folder]>, Option<Arc<Ids>>);
 
 impl Roots {
-    /// The root at `path`, with these folders in it, opened if no session of this core has it open.
+    /// The root of an identity, opened if no session of this core has it open. Where the identity has
+    /// an account of this host, `workers` make it known to the ring.
     pub(super) async fn open(
         &self,
-        path: PathBuf,
-        folders: Arc<[Folder]>,
+        tree: Tree,
         files: Files,
+        workers: &Workers,
     ) -> io::Result<Rc<Root>> {
-        let tree = (path, folders);
         let known = self.0.borrow().get(&tree).and_then(Weak::upgrade);
         // After a reload files may be made in another way.
         if let Some(root) = known.filter(|root| root.settings() == files) {
             return Ok(root);
         }
-        let root = Root::open(&tree.0, files).await?;
+        let account = match &tree.2 {
+            Some(ids) => Some(Personality::of(ids, workers).await?),
+            None => None,
+        };
+        let root = Root::open(&tree.0, files, account).await?;
         let root = Rc::new(root.with_folders(&tree.1).await);
         let mut roots = self.0.borrow_mut();
         // Bounds the map by the trees in use, give or take a factor of two.

@@ -136,6 +136,7 @@ impl Connection {
             quota,
             folders,
             allowance,
+            account,
         } = identity;
         let settings = self.core.settings();
         let member = self.core.throttle.enter(
@@ -151,7 +152,11 @@ impl Connection {
         match self
             .core
             .roots
-            .open(root.clone(), folders, self.core.settings().files)
+            .open(
+                (root.clone(), folders, account),
+                settings.files,
+                &self.core.verifiers,
+            )
             .await
         {
             Ok(opened) => {

@@ -219,6 +219,8 @@ impl Ground {
         let signals = Signals::block().map_err(system("block signals"))?;
         if let Some(account) = account {
             give_up_root(&account, config)?;
+        } else if config.users.system && !sys::credentials::is_root() {
+            sys::acting::hold_back().map_err(system("hold capabilities back"))?;
         }
         // Modes are what the configuration and SITE UMASK say, whatever the shell's umask was.
         sys::process::clear_umask();
@@ -354,6 +356,7 @@ fn survey(config: &Config) -> Result<(Vec<usize>, u64), ServeError> {
     let checked = config.check(&Host {
         cpus: allowed.clone(),
         root: sys::credentials::is_root(),
+        acts_as_others: sys::acting::is_allowed(),
     });
     for warning in &checked.warnings {
         tracing::warn!("{warning}");
@@ -366,15 +369,19 @@ fn survey(config: &Config) -> Result<(Vec<usize>, u64), ServeError> {
     Ok((config.server.cores.cpus(&allowed), descriptors))
 }
 
-/// Becomes the account to run as. Port 20 needs CAP_NET_BIND_SERVICE for as long as the server runs.
+/// Becomes the account to run as. Port 20 needs CAP_NET_BIND_SERVICE for as long as the server runs,
+/// and users who act as accounts of this host need CAP_SETUID and CAP_SETGID.
 fn give_up_root(account: &Account, config: &Config) -> Result<(), ServeError> {
     let low_port = (1..1024).contains(&config.data.active_source_port);
-    let keep = match config.data.active && low_port {
-        true => Keep::BindLowPorts,
-        false => Keep::Nothing,
-    };
+    let mut keep = Vec::new();
+    if config.data.active && low_port {
+        keep.push(Keep::BindLowPorts);
+    }
+    if config.users.system {
+        keep.push(Keep::ActAsUsers);
+    }
     account
-        .become_permanently(keep)
+        .become_permanently(&keep)
         .map_err(system("become server.user"))
 }
 

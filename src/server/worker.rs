@@ -64,7 +64,11 @@ pub(super) fn run(share: Share, ready: impl FnOnce()) -> io::Result<()> {
         tracing::warn!(core = share.index, cpu = share.cpu, %error, "cannot pin the core's thread");
     }
     let spare = Spare::new()?;
-    uring::start(&RingOptions::default(), || serve(share, spare, ready))
+    let options = RingOptions {
+        personalities: share.common.config.users.system,
+        ..RingOptions::default()
+    };
+    uring::start(&options, || serve(share, spare, ready))
 }
 
 async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {

@@ -5,11 +5,14 @@
 //! start-up or for a [`worker::Workers`] thread, not for a core. Errors are plain
 //! [`std::io::Error`]s: the caller knows the operation and the path and adds them at its border.
 
+pub mod acting;
 pub mod affinity;
+mod capability;
 pub mod credentials;
 pub mod directory;
 pub mod file;
 pub mod flag;
+pub mod ids;
 pub mod kernel;
 pub mod pipe;
 pub mod process;

@@ -324,17 +324,25 @@ impl Authenticator {
             .map(|users| users.iter().map(User::identity).collect())
     }
 
-    /// Why virtual users cannot act as the accounts of this host that they should, for a start-up check.
+    /// Why virtual users cannot act as the accounts of this host that they should, for a start-up check:
+    /// at least the first of them.
     pub fn account_problems(&self) -> Vec<String> {
         let sources = self.sources();
         let users = sources.users.as_ref().map(UsersFile::current);
         let Some(Ok(users)) = users else {
             return Vec::new();
         };
-        let found = users.iter().map(|user| user.account(sources.system));
-        found.filter_map(Result::err).collect()
+        let users = users.iter().filter(|user| user.system.is_some());
+        let found = users.map(|user| user.account(sources.system));
+        found
+            .take(ACCOUNTS_CHECKED_MAX)
+            .filter_map(Result::err)
+            .collect()
     }
 }
+
+/// Accounts of this host that are looked up at the start, which may ask a directory service for each.
+const ACCOUNTS_CHECKED_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -47,6 +47,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     if !problems.is_empty() {
         return Err(Failure::problems(&resolved.source.name(), &problems));
     }
+    server::hold_rights_back(&config).map_err(|error| Failure::operating(&error))?;
     let guard = log::init(config.log.level.as_str(), format)
         .map_err(|error| Failure::usage(format!("ringftpd: {error}")))?;
     for warning in warnings {

@@ -190,6 +190,18 @@ pub fn run(
     Ok(())
 }
 
+/// Takes the rights that the server needs only at moments out of effect, where it was started with them
+/// and not as root. To be called before the first thread is started, which would have them for good.
+///
+/// # Errors
+/// As capset(2).
+pub fn hold_rights_back(config: &Config) -> Result<(), ServeError> {
+    match config.users.system && !sys::credentials::is_root() {
+        true => sys::acting::hold_back().map_err(system("hold capabilities back")),
+        false => Ok(()),
+    }
+}
+
 /// What only root may be able to make, before the first thread.
 struct Ground {
     cpus: Vec<usize>,
@@ -219,8 +231,6 @@ impl Ground {
         let signals = Signals::block().map_err(system("block signals"))?;
         if let Some(account) = account {
             give_up_root(&account, config)?;
-        } else if config.users.system && !sys::credentials::is_root() {
-            sys::acting::hold_back().map_err(system("hold capabilities back"))?;
         }
         // Modes are what the configuration and SITE UMASK say, whatever the shell's umask was.
         sys::process::clear_umask();

@@ -636,7 +636,7 @@ fn accounts_that_nobody_may_act_as_are_told_with_a_way_out() {
         return;
     }
     let cases = [
-        ("no account", "there is no user \"no account\""),
+        ("unknown", "there is no user"),
         ("low", "below users.system_uid_min (1000)"),
         ("root", "root itself"),
     ];
@@ -692,6 +692,66 @@ fn a_root_that_the_account_may_not_enter_is_not_served() {
     refused(&server, "ann");
     server.wait_for_log("Permission denied");
     login(&server, "ben");
+}
+
+#[test]
+fn quotas_and_folders_are_the_accounts_too() {
+    if !is_possible() {
+        return;
+    }
+    let setup = setup(Start::GivenUp);
+    let folder = setup.folder().to_owned();
+    let state = folder.join("state");
+    let host = folder.join("host");
+    for (path, uid, mode) in [
+        (&state, NOBODY, 0o700),
+        (&host, ANN, 0o700),
+        (&host.join("inner"), ANN, 0o777),
+        (&folder.join("tree/ann-folder"), ANN, 0o700),
+        (&folder.join("tree/ann/full"), ANN, 0o700),
+    ] {
+        fs::create_dir_all(path).expect("a directory");
+        open_to(path, uid, mode);
+    }
+    fs::write(folder.join("tree/ann/full/file"), noise(600 << 10, 3)).expect("a file");
+    let file = folder.join("users.toml");
+    let text = fs::read_to_string(&file).expect("the users file");
+    let keys = format!(
+        "quota = \"1 MiB\"\nfolders = {{ \"/ann-folder\" = {:?} }}\n",
+        host.join("inner")
+    );
+    for system in ["system = \"ann\"", "system = \"{user}\""] {
+        assert!(text.contains(system), "{text}");
+    }
+    let text = text
+        .replace("system = \"ann\"", &format!("{keys}system = \"ann\""))
+        .replace(
+            "system = \"{user}\"",
+            &format!("{keys}system = \"{{user}}\""),
+        );
+    fs::write(&file, text).expect("the users file");
+    let server = setup.set("users.state", format!("{state:?}")).start();
+    let mut ann = login(&server, "ann");
+    // What only ann may read has been counted; what she may not is not hers.
+    assert_eq!(tell_large(&mut ann, "STOR ann/more", 500 << 10), 552);
+    assert_eq!(tell_large(&mut ann, "STOR ann/more", 300 << 10), 226);
+    let ledger = state.join("quota-ann");
+    assert_eq!(owner(&ledger).0, NOBODY, "the server's own file");
+    ann.stor("ann-folder/file", b"x");
+    assert_eq!(owner(&host.join("inner/file")), (ANN, ANN));
+    // ben has no way to it, though everybody could write there.
+    let mut ben = login(&server, "ben");
+    server.wait_for_log("a folder is not in the tree");
+    assert_eq!(tell(&mut ben, "RETR ann-folder/file"), 550);
+    assert_eq!(tell(&mut ben, "NLST ann-folder"), 550);
+}
+
+fn tell_large(client: &mut Client, command: &str, bytes: usize) -> u16 {
+    let mut stream = client.begin(Way::Epsv, command);
+    // The server may close the connection before all is sent.
+    let _ = stream.write_all(&noise(bytes, 4));
+    drop(stream);
+    client.next_reply().code
 }
 
 #[test]

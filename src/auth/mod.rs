@@ -1,4 +1,4 @@
-//! Who a client is: anonymous, or a virtual user with a password.
+//! Who a client is: anonymous, or a user with a password whom one of several sources knows.
 //!
 //! Verifying a password takes tens of milliseconds and 19 MiB of memory on purpose, so
 //! [`Authenticator::verify`] belongs on a worker thread, never on a core. What a stranger can
@@ -13,6 +13,7 @@ mod name;
 mod password;
 mod recent;
 mod remembered;
+mod source;
 mod system;
 mod users;
 mod validity;
@@ -33,13 +34,13 @@ pub use system::may_act_as_others;
 pub use users::{User, UserList};
 pub use validity::Validity;
 
-use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits};
+use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits, SourceKind};
 use crate::proto::rights::Rights;
 use crate::sys::ids::Ids;
 use guard::Guard;
 use remembered::Remembered;
+use source::{Found, Http, Login, Member, OfFile, Program, Source, UsersFile};
 use system::SystemAccounts;
-use users::UsersFile;
 
 /// Who logged in, and what is theirs.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -129,9 +130,39 @@ pub struct Authenticator {
 #[derive(Debug)]
 struct Sources {
     anonymous: Option<Identity>,
-    users: Option<UsersFile>,
+    /// `None`: nobody but anonymous clients may log in.
+    users: Option<UserSources>,
     system: SystemAccounts,
     remembered: Remembered,
+}
+
+/// Where users with passwords come from.
+#[derive(Debug)]
+struct UserSources {
+    /// Also what is the same for the users of all sources.
+    file: UsersFile,
+    /// In the order in which they are asked.
+    chain: Vec<Box<dyn Source>>,
+    /// Whether the file is the first of them.
+    begins_with_file: bool,
+}
+
+impl UserSources {
+    fn new(users: &config::Users) -> Self {
+        let chain = users.sources.iter().map(|kind| -> Box<dyn Source> {
+            let timeout = users.source_timeout;
+            match kind {
+                SourceKind::File => Box::new(OfFile),
+                SourceKind::Program => Box::new(Program::new(users.program.clone(), timeout)),
+                SourceKind::Http => Box::new(Http::new(users.http.clone(), timeout)),
+            }
+        });
+        Self {
+            file: UsersFile::new(users.file.clone()),
+            chain: chain.collect(),
+            begins_with_file: users.sources.first() == Some(&SourceKind::File),
+        }
+    }
 }
 
 impl Sources {
@@ -150,7 +181,7 @@ impl Sources {
             anonymous,
             system: SystemAccounts::new(users),
             remembered: Remembered::new(users.remember),
-            users: users.enabled.then(|| UsersFile::new(users.file.clone())),
+            users: users.enabled.then(|| UserSources::new(users)),
         }
     }
 }
@@ -200,7 +231,9 @@ impl Authenticator {
         }
         let sources = self.sources();
         let name = name.filter(|_| sources.remembered.is_on())?;
-        let (users, zone) = sources.users.as_ref()?.unchanged()?;
+        let chain = sources.users.as_ref()?;
+        // Whoever comes before the file may know the name, too.
+        let (users, zone) = chain.begins_with_file.then(|| chain.file.unchanged())??;
         // An account of this host is looked up off the core.
         let found = users.get(&name).filter(|user| user.system.is_none())?;
         let stored = found.password.as_text();
@@ -214,39 +247,86 @@ impl Authenticator {
     }
 
     /// Whether `password` is that of `user`, who may log in from `client` now. Blocks for a hash's time
-    /// and reads the users file when it has changed: call it on a worker.
+    /// and for what the sources take: call it on a worker.
     pub fn verify(&self, user: &[u8], password: &[u8], client: IpAddr) -> Outcome {
         if let Some(identity) = self.anonymous(user) {
             return Outcome::Accepted(identity);
         }
         let sources = self.sources();
-        let Some(file) = &sources.users else {
+        let Some(chain) = &sources.users else {
             return Outcome::Refused(Reason::UnknownUser);
         };
-        let users = match file.current() {
+        let users = match chain.file.current() {
             Ok(users) => users,
             Err(reason) => return Outcome::Unavailable(reason),
         };
-        let known = UserName::parse(user).ok().and_then(|name| users.get(&name));
-        let Some(found) = known else {
-            // The time of a refusal must not tell which names exist.
-            Counts::add(&self.counts.hashes);
-            // The result must be used, or the work could be optimised away.
-            std::hint::black_box(users.nobody().matches(password));
-            return Outcome::Refused(Reason::UnknownUser);
+        let found = match UserName::parse(user) {
+            Ok(name) => self.find(
+                &sources.remembered,
+                chain,
+                &Login {
+                    name: &name,
+                    password,
+                    client,
+                    users: &users,
+                },
+            ),
+            Err(_) => Ok(Err(Reason::UnknownUser)),
         };
-        if !self.is_password_of(&sources.remembered, found, password) {
-            return Outcome::Refused(Reason::WrongPassword);
-        }
+        let Member {
+            identity,
+            validity,
+            system,
+        } = match found {
+            Ok(Ok(member)) => member,
+            Ok(Err(reason)) => {
+                if reason == Reason::UnknownUser {
+                    // The time of a refusal must not tell which names exist.
+                    Counts::add(&self.counts.hashes);
+                    // The result must be used, or the work could be optimised away.
+                    std::hint::black_box(users.nobody().matches(password));
+                }
+                return Outcome::Refused(reason);
+            }
+            Err(reason) => return Outcome::Unavailable(reason),
+        };
         // Last, so that an account that is closed takes as long as one that is not.
-        let zone = TimeZone::system();
-        match found.validity.judge(client, Timestamp::now(), &zone) {
-            Ok(()) => match found.identity_with_account(sources.system) {
+        match validity.judge(client, Timestamp::now(), &TimeZone::system()) {
+            Ok(()) => match sources.system.complete(identity, system) {
                 Ok(identity) => Outcome::Accepted(identity),
                 Err(reason) => Outcome::Unavailable(reason),
             },
             Err(reason) => Outcome::Refused(reason),
         }
+    }
+
+    /// Asks one source after the other for a user with this password.
+    fn find(
+        &self,
+        remembered: &Remembered,
+        chain: &UserSources,
+        login: &Login<'_>,
+    ) -> Result<Result<Member, Reason>, String> {
+        let (name, password) = (login.name, login.password);
+        for source in &chain.chain {
+            if let Some(member) = remembered.verified(source.kind(), name, password) {
+                Counts::add(&self.counts.remembered);
+                return Ok(Ok(member));
+            }
+            return match source.find(login)? {
+                Found::Unknown => continue,
+                Found::User(user) if self.is_password_of(remembered, &user, password) => {
+                    Ok(Ok(user.member()))
+                }
+                Found::User(_) => Ok(Err(Reason::WrongPassword)),
+                Found::Verified(member) => {
+                    remembered.add_verified(source.kind(), name, password, &member);
+                    Ok(Ok(*member))
+                }
+                Found::Refused(reason) => Ok(Err(reason)),
+            };
+        }
+        Ok(Err(Reason::UnknownUser))
     }
 
     fn is_password_of(&self, remembered: &Remembered, user: &User, password: &[u8]) -> bool {
@@ -310,30 +390,36 @@ impl Authenticator {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names and directories of all virtual users, for a start-up check; empty when they are off
-    /// or the file does not exist.
+    /// Names and directories of all users that the sources can list, for a start-up check; empty when
+    /// they are off.
     ///
     /// # Errors
-    /// What is wrong with the users file.
+    /// What is wrong with the users file or another source.
     pub fn users(&self) -> Result<Vec<Identity>, String> {
         let sources = self.sources();
-        let Some(file) = &sources.users else {
+        let Some(chain) = &sources.users else {
             return Ok(Vec::new());
         };
-        file.current()
-            .map(|users| users.iter().map(User::identity).collect())
+        let users = chain.file.current()?;
+        let mut all = Vec::new();
+        for source in &chain.chain {
+            all.extend(source.list(&users)?);
+        }
+        Ok(all)
     }
 
     /// Why virtual users cannot act as the accounts of this host that they should, for a start-up check:
     /// at least the first of them.
     pub fn account_problems(&self) -> Vec<String> {
         let sources = self.sources();
-        let users = sources.users.as_ref().map(UsersFile::current);
+        let users = sources.users.as_ref().map(|chain| chain.file.current());
         let Some(Ok(users)) = users else {
             return Vec::new();
         };
-        let users = users.iter().filter(|user| user.system.is_some());
-        let found = users.map(|user| user.account(sources.system));
+        let accounts = users
+            .iter()
+            .filter_map(|user| Some((user.name.as_str(), user.system.as_deref()?)));
+        let found = accounts.map(|(user, account)| sources.system.find(user, account));
         found
             .take(ACCOUNTS_CHECKED_MAX)
             .filter_map(Result::err)

@@ -1,8 +1,8 @@
-//! Accounts of this host that virtual users act as (`system` in the users file).
+//! Accounts of this host that users act as (`system` in the users file).
 
 use std::sync::Arc;
 
-use super::name::UserName;
+use super::Identity;
 use crate::config;
 use crate::sys::ids::{Ids, SystemUser};
 
@@ -22,11 +22,31 @@ impl SystemAccounts {
         }
     }
 
+    /// An identity with the account of this name, if there is one. May ask a directory service: not for
+    /// a core.
+    ///
+    /// # Errors
+    /// As [`SystemAccounts::find`].
+    pub(super) fn complete(
+        self,
+        identity: Identity,
+        account: Option<String>,
+    ) -> Result<Identity, String> {
+        let Some(account) = account else {
+            return Ok(identity);
+        };
+        let found = self.find(&identity.name, &account)?;
+        Ok(Identity {
+            account: Some(found),
+            ..identity
+        })
+    }
+
     /// The account that a user acts as. May ask a directory service: not for a core.
     ///
     /// # Errors
     /// Why the user cannot, for the operator.
-    pub(super) fn find(self, user: &UserName, account: &str) -> Result<Arc<Ids>, String> {
+    pub(super) fn find(self, user: &str, account: &str) -> Result<Arc<Ids>, String> {
         let Some(uid_min) = self.uid_min else {
             return Err(format!(
                 "user {user} acts as the account {account:?} of this host, and users.system is off"
@@ -50,8 +70,7 @@ mod tests {
 
     #[test]
     fn accounts_are_found_where_they_may_be() {
-        let user = UserName::parse(b"alice").unwrap();
-        let find = |uid_min, account| SystemAccounts { uid_min }.find(&user, account);
+        let find = |uid_min, account| SystemAccounts { uid_min }.find("alice", account);
         let nobody = find(Some(1), "nobody").unwrap();
         assert_eq!(find(Some(nobody.uid), "nobody").unwrap(), nobody);
         for (uid_min, account, text) in [

@@ -1,26 +1,20 @@
-//! The users file: read as a whole, read again when it has changed.
+//! What a user is, in the words of the users file; other sources use the same ones.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::name::UserName;
 use super::password::StoredHash;
-use super::system::SystemAccounts;
+use super::source::Member;
 use super::validity::Validity;
 use super::{Identity, Reason};
 use crate::config::section::{Document, Section, Value, Wrong};
 use crate::config::{Allowance, Folder, QuotaLimits, Schema, folders, rights, units};
 use crate::proto::rights::{RightSet, Rights};
-use crate::sys;
-use crate::sys::ids::Ids;
 
 /// One virtual user.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,6 +50,15 @@ impl User {
     }
 
     /// The user without the password.
+    pub(super) fn member(&self) -> Member {
+        Member {
+            identity: self.identity(),
+            validity: self.validity.clone(),
+            system: self.system.clone(),
+        }
+    }
+
+    /// Who it is that logs in as this user.
     pub fn identity(&self) -> Identity {
         Identity {
             name: self.name.as_str().to_owned(),
@@ -67,29 +70,13 @@ impl User {
             account: None,
         }
     }
-
-    /// The same with the account of this host, which is looked up: not on a core.
-    pub(super) fn identity_with_account(
-        &self,
-        accounts: SystemAccounts,
-    ) -> Result<Identity, String> {
-        Ok(Identity {
-            account: self.account(accounts)?,
-            ..self.identity()
-        })
-    }
-
-    pub(super) fn account(&self, accounts: SystemAccounts) -> Result<Option<Arc<Ids>>, String> {
-        let account = self.system.as_deref();
-        let found = account.map(|account| accounts.find(&self.name, account));
-        found.transpose()
-    }
 }
 
 /// All virtual users, by name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UserList {
     users: BTreeMap<UserName, User>,
+    default: Shared,
     nobody: OnceLock<StoredHash>,
 }
 
@@ -100,10 +87,11 @@ impl UserList {
     /// What is wrong, with line and column; never with the text of a line, which may be a secret.
     pub fn parse(text: &str, name: &str) -> Result<Self, String> {
         let mut document = Document::new(text, name, SCHEMA).secret();
-        let users = read_users(&mut document);
+        let (default, users) = read_users(&mut document);
         document.finish().map_err(|error| error.to_string())?;
         Ok(Self {
             users,
+            default,
             nobody: OnceLock::new(),
         })
     }
@@ -144,7 +132,7 @@ impl UserList {
     }
 }
 
-fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
+fn read_users(document: &mut Document<'_>) -> (Shared, BTreeMap<UserName, User>) {
     let mut section = document.section("default", SCHEMA[0].1);
     let mut default = Shared::default();
     default.read(&mut section);
@@ -168,7 +156,7 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
             (Err(error), _) => section.refuse(&error.to_string(), "rename or delete this user"),
             (Ok(name), Some(password)) => {
                 users.extend(
-                    own.into_user(name, password)
+                    own.into_user(&name, password)
                         .map(|user| (user.name.clone(), user)),
                 );
             }
@@ -177,11 +165,11 @@ fn read_users(document: &mut Document<'_>) -> BTreeMap<UserName, User> {
         }
         document.close(section);
     }
-    users
+    (default, users)
 }
 
 /// What the section `default` may say for all users, and each user's section for that one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Shared {
     /// `{user}` stands for the name.
     root: Option<PathBuf>,
@@ -225,7 +213,16 @@ impl Shared {
     }
 
     /// The user of this name; `None`: there is no root.
-    fn into_user(self, name: UserName, password: StoredHash) -> Option<User> {
+    fn into_user(self, name: &UserName, password: StoredHash) -> Option<User> {
+        let described = Described {
+            password: Some(password),
+            member: self.into_member(name)?,
+        };
+        described.into_user()
+    }
+
+    /// Who it is that logs in with this name; `None`: there is no root.
+    fn into_member(self, name: &UserName) -> Option<Member> {
         let named = |path: &Path| match path.to_str() {
             // Names have neither slashes nor dots alone: they lead nowhere else.
             Some(text) => PathBuf::from(text.replace(USER_IN_PATH, name.as_str())),
@@ -236,20 +233,83 @@ impl Shared {
             directory: named(&folder.directory),
             ..folder
         });
-        let folders = folders.collect();
-        let system = self.system;
-        let system = system.map(|account| account.replace(USER_IN_PATH, name.as_str()));
-        Some(User {
-            name,
-            password,
+        let identity = Identity {
+            name: name.as_str().to_owned(),
             root,
             rights: Arc::new(self.rights),
             quota: self.quota,
-            folders,
-            allowance: self.allowance,
+            folders: folders.collect(),
+            allowance: Some(self.allowance),
+            account: None,
+        };
+        let system = self.system;
+        let system = system.map(|account| account.replace(USER_IN_PATH, name.as_str()));
+        Some(Member {
+            identity,
             validity: self.validity,
             system,
         })
+    }
+}
+
+/// A user whom another source than the users file describes, in the same words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Described {
+    /// The hash of the password, if the source has one.
+    pub(super) password: Option<StoredHash>,
+    /// The user without the password.
+    pub(super) member: Member,
+}
+
+impl Described {
+    /// The user, if there is a hash of the password.
+    pub(super) fn into_user(self) -> Option<User> {
+        let Member {
+            identity,
+            validity,
+            system,
+        } = self.member;
+        Some(User {
+            name: UserName::parse(identity.name.as_bytes()).ok()?,
+            password: self.password?,
+            root: identity.root,
+            rights: identity.rights,
+            quota: identity.quota,
+            folders: identity.folders,
+            allowance: identity.allowance.unwrap_or_default(),
+            validity,
+            system,
+        })
+    }
+}
+
+impl UserList {
+    /// The user `name` with the keys of a user's section; where they say nothing, the section `default`
+    /// of this list does. `origin` is what errors call the source.
+    ///
+    /// # Errors
+    /// What is wrong with the keys; never with a value that may be a secret.
+    pub(super) fn describe(
+        &self,
+        name: &UserName,
+        keys: &toml::Table,
+        origin: &str,
+    ) -> Result<Described, String> {
+        let text = toml::to_string(keys).map_err(|error| format!("{origin}: {error}"))?;
+        let text = format!("[user]\n{text}");
+        let origin = format!("user {name} of {origin}");
+        let mut document = Document::new(&text, &origin, SCHEMA).secret();
+        let mut section = document.section("user", USER_KEYS);
+        let mut password = None;
+        section.read("password", &mut password, |value| hash(value).map(Some));
+        let mut own = self.default.clone();
+        own.read(&mut section);
+        document.close(section);
+        document.finish().map_err(|error| error.to_string())?;
+        let member = own.into_member(name).ok_or_else(|| {
+            format!("{origin} has no root, and neither has the section [default] of the users file")
+        })?;
+        Ok(Described { password, member })
     }
 }
 
@@ -266,137 +326,6 @@ pub(super) fn password_place(text: &str, name: &UserName) -> Option<std::ops::Ra
     let mut document = Document::new(text, "", SCHEMA).secret();
     read_users(&mut document);
     document.place(&format!("user.{name}.password"))
-}
-
-/// The users file as it is now.
-#[derive(Debug)]
-pub(super) struct UsersFile {
-    path: PathBuf,
-    last: Mutex<Option<Loaded>>,
-}
-
-#[derive(Debug)]
-struct Loaded {
-    stamp: Stamp,
-    /// Shared, because a refusal is repeated as often as somebody tries to log in.
-    users: Result<Arc<UserList>, String>,
-    /// The host's time zone, which takes reading a file too.
-    zone: TimeZone,
-    looked: Instant,
-}
-
-impl UsersFile {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            last: Mutex::new(None),
-        }
-    }
-
-    /// The users; read again if the file has changed. A file that does not exist has none.
-    ///
-    /// A file that cannot be read or understood lets nobody in, not even with what was read
-    /// before: the change may have been meant to lock somebody out.
-    pub(super) fn current(&self) -> Result<Arc<UserList>, String> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::debug!(file = %self.path.display(), "users file does not exist");
-                return Ok(Arc::default());
-            }
-            Err(error) => return Err(self.failure(&error)),
-        };
-        let metadata = file.metadata().map_err(|error| self.failure(&error))?;
-        let stamp = Stamp::of(&metadata);
-        // A panic elsewhere cannot leave a half-written value: it is replaced as a whole.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = last.as_mut().filter(|loaded| loaded.stamp == stamp) {
-            loaded.zone = TimeZone::system();
-            loaded.looked = Instant::now();
-            return loaded.users.clone();
-        }
-        let users = read(file, &self.path).map(Arc::new);
-        if let Ok(users) = &users {
-            let count = users.iter().count();
-            // Now, not when the first unknown name comes, which it would delay.
-            users.nobody();
-            tracing::info!(file = %self.path.display(), users = count, "users file read");
-        }
-        *last = stamp.settled(&metadata).then(|| Loaded {
-            stamp,
-            users: users.clone(),
-            zone: TimeZone::system(),
-            looked: Instant::now(),
-        });
-        users
-    }
-
-    /// The users, with the time zone, if they are known to be those of the file as it is now. Never
-    /// waits, neither for a disk nor for a worker: fit for a core.
-    ///
-    /// The file's attributes are looked at on the spot, so that a change counts with the next login.
-    /// That is enough for a local file system. Another host's may answer from what it remembers: hence
-    /// a worker must have opened the file not long ago, too.
-    pub(super) fn unchanged(&self) -> Option<(Arc<UserList>, TimeZone)> {
-        let found = sys::file::find_cached(&self.path).and_then(|file| file.metadata());
-        let stamp = Stamp::of(&found.ok()?);
-        // Who holds the lock may be reading the file.
-        let last = self.last.try_lock().ok()?;
-        let loaded = last
-            .as_ref()
-            .filter(|loaded| loaded.stamp == stamp && loaded.looked.elapsed() < LOOKED_MAX)?;
-        let users = loaded.users.as_ref().ok()?;
-        Some((Arc::clone(users), loaded.zone.clone()))
-    }
-
-    fn failure(&self, error: &io::Error) -> String {
-        format!("{}: {error}", self.path.display())
-    }
-}
-
-/// Reads and parses an open users file.
-fn read(file: File, path: &Path) -> Result<UserList, String> {
-    let mut text = String::new();
-    let name = path.display().to_string();
-    match file.take(FILE_LENGTH_MAX + 1).read_to_string(&mut text) {
-        Ok(length) if length as u64 > FILE_LENGTH_MAX => {
-            Err(format!("{name}: larger than {} MiB", FILE_LENGTH_MAX >> 20))
-        }
-        Ok(_) => UserList::parse(&text, &name),
-        Err(error) => Err(format!("{name}: {error}")),
-    }
-}
-
-/// What changes when a file changes: another inode by rename, size and times by writing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether the stamp can be relied on: a second write within one tick of the file system's
-    /// clock would leave it the same, so a file changed just now is read again next time.
-    fn settled(&self, metadata: &Metadata) -> bool {
-        metadata
-            .modified()
-            .ok()
-            .and_then(|modified| SystemTime::now().duration_since(modified).ok())
-            .is_some_and(|age| age > CLOCK_TICK_MAX)
-    }
 }
 
 /// The sections and keys of a users file.
@@ -433,10 +362,3 @@ const USER_IN_PATH: &str = "{user}";
 
 /// Some 50 000 users. More belong into a directory service.
 pub(super) const FILE_LENGTH_MAX: u64 = 16 << 20;
-
-/// How long the core goes by its own look at the file. NFS attributes are remembered for 3 s and more
-/// (nfs(5), acregmin), and a worker's look costs no more than a trip to its thread.
-const LOOKED_MAX: Duration = Duration::from_secs(2);
-
-/// Ten times the coarsest clock tick of Linux (CONFIG_HZ=100), and network file systems' slack.
-const CLOCK_TICK_MAX: Duration = Duration::from_millis(100);

@@ -52,6 +52,7 @@ impl Config {
                     .hint("set server.user too"),
             );
         }
+        problems.extend(self.users.contradictions());
         problems.extend(self.passive_contradictions());
         let threads = match &self.server.cores {
             Cores::All => None,

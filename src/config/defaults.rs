@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{
     Admin, Allowance, Announce, Anonymous, Cores, Data, FailedUpload, Files, GuardLimits, Limits,
     Log, LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices,
-    Steering, UploadPolicy, Users,
+    SourceKind, Steering, UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -135,7 +135,11 @@ impl Default for Users {
     fn default() -> Self {
         Self {
             enabled: true,
+            sources: vec![SourceKind::File],
             file: PathBuf::from("/etc/ringftpd/users.toml"),
+            program: PathBuf::new(),
+            http: String::new(),
+            source_timeout: Duration::from_secs(5),
             hash_threads: 2,
             sessions_per_user: 0,
             remember: Duration::from_secs(300),

@@ -98,7 +98,11 @@ pub const KEYS: Schema = &[
         "users",
         &[
             "enabled",
+            "sources",
             "file",
+            "program",
+            "http",
+            "source_timeout",
             "hash_threads",
             "sessions_per_user",
             "remember",

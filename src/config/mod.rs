@@ -50,7 +50,7 @@ pub use ports::PortRange;
 pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
 pub use units::duration_text;
-pub use users::{Anonymous, HASH_THREADS_MAX, Users};
+pub use users::{Anonymous, HASH_THREADS_MAX, SourceKind, Users};
 
 use section::Document;
 

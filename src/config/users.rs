@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::section::Section;
-use super::{Allowance, Folder, QuotaLimits, folders, limits, rights, units};
+use super::section::{Section, Value, Wrong};
+use super::{Allowance, Folder, Problem, QuotaLimits, folders, limits, rights, units};
 use crate::proto::rights::Rights;
 
 /// Access without an account: USER `anonymous` or `ftp`, any password (RFC 1635).
@@ -24,13 +24,47 @@ pub struct Anonymous {
     pub allowance: Allowance,
 }
 
-/// Virtual users: names and passwords of the server's own.
+/// Where users with passwords come from.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum SourceKind {
+    /// The users file.
+    File,
+    /// A program that is run for each login.
+    Program,
+    /// A web service that is asked for each login.
+    Http,
+}
+
+impl SourceKind {
+    /// All of them, with their names.
+    const NAMES: &[(&str, Self)] = &[
+        ("file", Self::File),
+        ("program", Self::Program),
+        ("http", Self::Http),
+    ];
+
+    /// What the configuration calls it.
+    pub fn name(self) -> &'static str {
+        let named = Self::NAMES.iter().find(|(_, kind)| *kind == self);
+        named.map_or("", |(name, _)| name)
+    }
+}
+
+/// Users with passwords.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Users {
     /// Whether they may log in.
     pub enabled: bool,
+    /// Who is asked for a user, in this order; each at most once, at least one.
+    pub sources: Vec<SourceKind>,
     /// The file that `ringftpd user` writes; absolute.
     pub file: PathBuf,
+    /// The program of [`SourceKind::Program`]; absolute, or empty.
+    pub program: PathBuf,
+    /// The address of [`SourceKind::Http`]: `http://…`, or empty.
+    pub http: String,
+    /// How long a source other than the file may take to answer.
+    pub source_timeout: Duration,
     /// Threads that verify passwords, 1 to [`HASH_THREADS_MAX`]. Each holds the memory of a hash
     /// (19 MiB) while it works.
     pub hash_threads: usize,
@@ -60,7 +94,18 @@ impl Anonymous {
 impl Users {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.read("enabled", &mut self.enabled, units::switch);
+        section.read("sources", &mut self.sources, sources);
         section.read("file", &mut self.file, units::absolute_path);
+        section.read("program", &mut self.program, |value| {
+            match value.get_ref().as_str() {
+                Some("") => Ok(PathBuf::new()),
+                _ => units::absolute_path(value),
+            }
+        });
+        section.read("http", &mut self.http, web_address);
+        section.read("source_timeout", &mut self.source_timeout, |value| {
+            units::duration(value, Duration::from_millis(1))
+        });
         section.read("sessions_per_user", &mut self.sessions_per_user, |value| {
             limits::bounded(value, 0, limits::SESSIONS_MAX)
         });
@@ -75,6 +120,67 @@ impl Users {
         section.read("system_uid_min", &mut self.system_uid_min, |value| {
             limits::bounded(value, 1, UID_MAX)
         });
+    }
+
+    /// What a source needs and does not have.
+    pub(super) fn contradictions(&self) -> Vec<Problem> {
+        let needs = [
+            (
+                SourceKind::Program,
+                self.program.as_os_str().is_empty(),
+                "users.program",
+            ),
+            (SourceKind::Http, self.http.is_empty(), "users.http"),
+        ];
+        let mut problems = Vec::new();
+        for (kind, is_missing, key) in needs {
+            let is_asked = self.sources.contains(&kind);
+            let name = kind.name();
+            if is_asked && is_missing {
+                let message = format!("{name:?} is one of users.sources, and this is not set");
+                problems.push(Problem::new(key, message).hint("set it, or take the source out"));
+            } else if !is_asked && !is_missing {
+                let message = "has no effect: it is not one of users.sources";
+                let hint = format!("add {name:?} to users.sources, in the order of asking");
+                problems.push(Problem::new(key, message).hint(hint));
+            }
+        }
+        problems
+    }
+}
+
+fn sources(value: &Value<'_>) -> Result<Vec<SourceKind>, Wrong> {
+    let mut sources = Vec::new();
+    for element in rights::list(value, |text| Ok(text.to_owned()))? {
+        let known = SourceKind::NAMES.iter().find(|(name, _)| *name == element);
+        let Some((_, kind)) = known else {
+            let names: Vec<&str> = SourceKind::NAMES.iter().map(|(name, _)| *name).collect();
+            let wrong = Wrong::new(format!("{element:?} is no source of users"));
+            return Err(wrong.hint(format!("sources are {}", names.join(", "))));
+        };
+        if sources.contains(kind) {
+            return Err(Wrong::new(format!("{element:?} is listed twice")));
+        }
+        sources.push(*kind);
+    }
+    match sources.is_empty() {
+        false => Ok(sources),
+        true => {
+            Err(Wrong::new("no source of users").hint("to let none in, set users.enabled to false"))
+        }
+    }
+}
+
+fn web_address(value: &Value<'_>) -> Result<String, Wrong> {
+    let text = units::text(value, "http://127.0.0.1:8080/login")?;
+    match text.strip_prefix("http://") {
+        _ if text.is_empty() => Ok(String::new()),
+        Some(rest) if !rest.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(Wrong::new(format!(
+            "{text:?} is not an address such as http://127.0.0.1:8080/login"
+        ))),
     }
 }
 

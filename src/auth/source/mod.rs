@@ -1,0 +1,104 @@
+//! Where users come from: several sources, asked in order. The first one that knows a name decides.
+
+mod file;
+mod hook;
+mod http;
+mod program;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::name::UserName;
+use super::users::{User, UserList};
+use super::validity::Validity;
+use super::{Identity, Reason};
+use crate::config::SourceKind;
+pub(super) use file::UsersFile;
+pub(super) use http::Http;
+pub(super) use program::Program;
+
+/// What one source is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Login<'l> {
+    /// Who the client says it is.
+    pub(super) name: &'l UserName,
+    /// What it gave for a password: for sources that look at it themselves.
+    pub(super) password: &'l [u8],
+    /// Where it is.
+    pub(super) client: IpAddr,
+    /// The users file: its section `default` is for the users of all sources.
+    pub(super) users: &'l UserList,
+}
+
+impl fmt::Debug for Login<'_> {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("name", &self.name)
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who may log in, without how that is proved.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Member {
+    /// Who it is, and what is theirs.
+    pub(super) identity: Identity,
+    /// When and from where they may log in.
+    pub(super) validity: Validity,
+    /// The name of the account of this host that they act as, unless the identity has it already.
+    pub(super) system: Option<String>,
+}
+
+/// What a source knows of a login.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// It has nobody of this name; the next source is asked.
+    Unknown,
+    /// It has the hash of the password, which is still to be looked at.
+    User(Box<User>),
+    /// It has looked at the password: the client is who it says.
+    Verified(Box<Member>),
+    /// It has looked at the login: the client may not.
+    Refused(Reason),
+}
+
+/// A place that knows users.
+pub(super) trait Source: fmt::Debug + Send + Sync {
+    /// Which one it is.
+    fn kind(&self) -> SourceKind;
+
+    /// What this source knows of a login. Called on a worker, by several at once; it may wait, for a
+    /// bounded time.
+    ///
+    /// # Errors
+    /// Why it cannot tell, for the operator's log, without secrets. Nobody gets in then, nor is another
+    /// source asked: this one may be where a user has been locked out.
+    fn find(&self, login: &Login<'_>) -> Result<Found, String>;
+
+    /// All users that it can list, for a check at the start.
+    ///
+    /// # Errors
+    /// As [`Source::find`].
+    fn list(&self, users: &UserList) -> Result<Vec<Identity>, String>;
+}
+
+/// The users of the users file itself.
+#[derive(Debug)]
+pub(super) struct OfFile;
+
+impl Source for OfFile {
+    fn kind(&self) -> SourceKind {
+        SourceKind::File
+    }
+
+    fn find(&self, login: &Login<'_>) -> Result<Found, String> {
+        let user = login.users.get(login.name).cloned();
+        Ok(user.map_or(Found::Unknown, |user| Found::User(Box::new(user))))
+    }
+
+    fn list(&self, users: &UserList) -> Result<Vec<Identity>, String> {
+        Ok(users.iter().map(User::identity).collect())
+    }
+}

@@ -148,6 +148,12 @@ fn every_key_has_an_effect() {
         ("users", "sessions_per_user", "3"),
         ("users", "remember", "\"0 s\""),
         ("users", "state", "\"/x\""),
+        ("host", "names", "names = [\"x.example\"]"),
+        ("host", "addresses", "addresses = [\"0.0.0.0:21\"]"),
+        ("host", "greeting", "names = [\"x\"]\ngreeting = \"Hello.\""),
+        ("host", "down", "names = [\"x\"]\ndown = \"1 MiB/s\""),
+        ("host", "up", "names = [\"x\"]\nup = \"1 MiB/s\""),
+        ("host", "sessions", "names = [\"x\"]\nsessions = 7"),
         ("log", "level", "\"debug\""),
         ("log", "format", "\"json\""),
         ("admin", "enabled", "false"),
@@ -157,6 +163,7 @@ fn every_key_has_an_effect() {
     for (section, key, value) in others {
         let text = match section {
             "listener" => format!("[listener.a]\naddress = \"0.0.0.0:21\"\n{value}\n"),
+            "host" => format!("[host.a]\n{value}\n"),
             _ => format!("[{section}]\n{key} = {value}\n"),
         };
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));

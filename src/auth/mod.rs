@@ -17,6 +17,7 @@ mod source;
 mod users;
 mod validity;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -27,21 +28,23 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use counts::Counts;
-pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
+pub use name::{NAME_LENGTH_MAX, NameError, UserName, check_identity_name, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use users::{User, UserList};
 pub use validity::Validity;
 
-use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits, SourceKind};
+use crate::config::{self, Allowance, Config, Folder, GuardLimits, QuotaLimits, SourceKind};
 use crate::proto::rights::Rights;
 use guard::Guard;
+use name::QualifiedName;
 use remembered::Remembered;
 use source::{Found, Http, Login, Member, OfFile, Program, Source, UsersFile};
 
 /// Who logged in, and what is theirs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// The name; `anonymous` for all who came without an account.
+    /// The name; `anonymous` for all who came without an account. On a virtual host its name stands
+    /// before it: `shop/alice`.
     pub name: String,
     /// The directory that they see as `/`; absolute.
     pub root: PathBuf,
@@ -53,6 +56,25 @@ pub struct Identity {
     pub folders: Arc<[Folder]>,
     /// What all the user's sessions may take together; `None`, for anonymous ones: as configured.
     pub allowance: Option<Allowance>,
+}
+
+/// Who a client says it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'c> {
+    /// The virtual host that it wants, by the name of its section; empty: the server itself.
+    pub host: &'c str,
+    /// What USER said.
+    pub user: &'c [u8],
+    /// Where it is.
+    pub client: IpAddr,
+}
+
+impl Claim<'_> {
+    /// What failures are counted for; `None`: no user can have that name.
+    fn qualified(&self) -> Option<QualifiedName> {
+        let name = UserName::parse(self.user).ok()?;
+        Some(QualifiedName::new(self.host, name.as_str()))
+    }
 }
 
 /// The verdict on a name and a password.
@@ -115,9 +137,23 @@ impl fmt::Display for Reason {
 #[derive(Debug)]
 pub struct Authenticator {
     /// What a reload replaces.
-    sources: Mutex<Arc<Sources>>,
+    hosts: Mutex<Arc<Hosts>>,
     guard: Mutex<Guard>,
     counts: Counts,
+}
+
+/// Where the users of each host come from, by the name of its section; that of the server is empty.
+type Hosts = HashMap<String, Arc<Sources>>;
+
+fn hosts(config: &Config) -> Hosts {
+    let server = Sources::new("", &config.anonymous, &config.users);
+    let others = config.hosts.iter().map(|host| {
+        let sources = Sources::new(&host.name, &host.anonymous, &host.users);
+        (host.name.clone(), Arc::new(sources))
+    });
+    let mut hosts: Hosts = others.collect();
+    hosts.insert(String::new(), Arc::new(server));
+    hosts
 }
 
 /// Where users come from.
@@ -159,9 +195,9 @@ impl UserSources {
 }
 
 impl Sources {
-    fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    fn new(host: &str, anonymous: &config::Anonymous, users: &config::Users) -> Self {
         let anonymous = anonymous.enabled.then(|| Identity {
-            name: name::ANONYMOUS.to_owned(),
+            name: QualifiedName::new(host, name::ANONYMOUS).into_string(),
             root: anonymous.root.clone(),
             rights: Arc::new(anonymous.rights.clone()),
             quota: anonymous.quota,
@@ -179,22 +215,27 @@ impl Sources {
 
 impl Authenticator {
     /// Reads nothing yet: the users file may appear, change and vanish while the server runs.
-    pub fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            sources: Mutex::new(Arc::new(Sources::new(anonymous, users))),
+            hosts: Mutex::new(Arc::new(hosts(config))),
             guard: Mutex::new(Guard::new()),
             counts: Counts::default(),
         }
     }
 
     /// Lets others log in from now on. What is known of those who guess stays known.
-    pub fn reload(&self, anonymous: &config::Anonymous, users: &config::Users) {
-        let sources = Arc::new(Sources::new(anonymous, users));
-        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+    pub fn reload(&self, config: &Config) {
+        let hosts = Arc::new(hosts(config));
+        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
-    fn sources(&self) -> Arc<Sources> {
-        Arc::clone(&self.sources.lock().unwrap_or_else(PoisonError::into_inner))
+    fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.hosts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The users of a host; `None`: a reload has taken it away.
+    fn sources(&self, host: &str) -> Option<Arc<Sources>> {
+        self.hosts().get(host).map(Arc::clone)
     }
 
     /// What has become of the logins so far.
@@ -204,23 +245,24 @@ impl Authenticator {
 
     /// The identity behind USER `anonymous` or `ftp`, in any case of letters, if anonymous access
     /// is on (RFC 1635). Neither hashes nor blocks.
-    pub fn anonymous(&self, user: &[u8]) -> Option<Identity> {
-        if is_anonymous(user) {
-            self.sources().anonymous.clone()
-        } else {
-            None
+    pub fn anonymous(&self, claim: Claim<'_>) -> Option<Identity> {
+        match is_anonymous(claim.user) {
+            true => self.sources(claim.host)?.anonymous.clone(),
+            false => None,
         }
     }
 
     /// What can be said at once, on a core: that the client or the name is locked out, or that the
     /// password was verified a while ago and nothing has changed since. `None`: ask
     /// [`Authenticator::verify`].
-    pub fn verify_at_once(&self, user: &[u8], password: &[u8], client: IpAddr) -> Option<Outcome> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+    pub fn verify_at_once(&self, claim: Claim<'_>, password: &[u8]) -> Option<Outcome> {
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         if let Some(reason) = self.guard().locked(client, name.as_ref(), now) {
             return Some(Outcome::Refused(reason));
         }
-        let sources = self.sources();
+        let sources = self.sources(claim.host)?;
+        let name = UserName::parse(claim.user).ok();
         let name = name.filter(|_| sources.remembered.is_on())?;
         let chain = sources.users.as_ref()?;
         // Whoever comes before the file may know the name, too.
@@ -233,16 +275,19 @@ impl Authenticator {
         // A refusal is left to the worker, which hashes nothing for it but takes the same way as others.
         found.validity.judge(client, Timestamp::now(), &zone).ok()?;
         Counts::add(&self.counts.remembered);
-        Some(Outcome::Accepted(found.identity()))
+        Some(Outcome::Accepted(found.identity().on(claim.host)))
     }
 
     /// Whether `password` is that of `user`, who may log in from `client` now. Blocks for a hash's time
     /// and for what the sources take: call it on a worker.
-    pub fn verify(&self, user: &[u8], password: &[u8], client: IpAddr) -> Outcome {
-        if let Some(identity) = self.anonymous(user) {
+    pub fn verify(&self, claim: Claim<'_>, password: &[u8]) -> Outcome {
+        if let Some(identity) = self.anonymous(claim) {
             return Outcome::Accepted(identity);
         }
-        let sources = self.sources();
+        let Some(sources) = self.sources(claim.host) else {
+            return Outcome::Unavailable(format!("there is no host {} any more", claim.host));
+        };
+        let client = claim.client;
         let Some(chain) = &sources.users else {
             return Outcome::Refused(Reason::UnknownUser);
         };
@@ -250,7 +295,7 @@ impl Authenticator {
             Ok(users) => users,
             Err(reason) => return Outcome::Unavailable(reason),
         };
-        let found = match UserName::parse(user) {
+        let found = match UserName::parse(claim.user) {
             Ok(name) => self.find(
                 &sources.remembered,
                 chain,
@@ -258,6 +303,7 @@ impl Authenticator {
                     name: &name,
                     password,
                     client,
+                    host: claim.host,
                     users: &users,
                 },
             ),
@@ -278,7 +324,7 @@ impl Authenticator {
         };
         // Last, so that an account that is closed takes as long as one that is not.
         match validity.judge(client, Timestamp::now(), &TimeZone::system()) {
-            Ok(()) => Outcome::Accepted(identity),
+            Ok(()) => Outcome::Accepted(identity.on(claim.host)),
             Err(reason) => Outcome::Refused(reason),
         }
     }
@@ -333,12 +379,12 @@ impl Authenticator {
     /// Why the client may not log in, and how long after its question it is told.
     pub fn judge(
         &self,
-        user: &[u8],
-        client: IpAddr,
+        claim: Claim<'_>,
         outcome: Result<Identity, Reason>,
         limits: &GuardLimits,
     ) -> Result<Identity, (Reason, Duration)> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         let mut guard = self.guard();
         if let Some(reason) = guard.locked(client, name.as_ref(), now) {
             Counts::add(&self.counts.locked_out);
@@ -359,7 +405,7 @@ impl Authenticator {
         let seconds = limits.lockout.as_secs();
         match consequence.locks_out {
             Some(Reason::UserLocked) => {
-                let user = name.as_ref().map(UserName::as_str);
+                let user = name.as_ref().map(tracing::field::display);
                 tracing::warn!(user, seconds, "strangers are locked out of a user");
             }
             Some(_) => tracing::warn!(peer = %client, seconds, "a client is locked out"),
@@ -379,16 +425,26 @@ impl Authenticator {
     /// # Errors
     /// What is wrong with the users file or another source.
     pub fn users(&self) -> Result<Vec<Identity>, String> {
-        let sources = self.sources();
-        let Some(chain) = &sources.users else {
-            return Ok(Vec::new());
-        };
-        let users = chain.file.current()?;
         let mut all = Vec::new();
-        for source in &chain.chain {
-            all.extend(source.list(&users)?);
+        for (host, sources) in &*self.hosts() {
+            let Some(chain) = &sources.users else {
+                continue;
+            };
+            let users = chain.file.current()?;
+            for source in &chain.chain {
+                let listed = source.list(&users)?;
+                all.extend(listed.into_iter().map(|identity| identity.on(host)));
+            }
         }
         Ok(all)
+    }
+}
+
+impl Identity {
+    /// The same as a user of a host.
+    fn on(self, host: &str) -> Self {
+        let name = QualifiedName::new(host, &self.name).into_string();
+        Self { name, ..self }
     }
 }
 

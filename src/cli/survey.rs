@@ -104,7 +104,7 @@ impl Survey {
             return;
         }
         let file = &config.users.file;
-        match Authenticator::new(&config.anonymous, &config.users).users() {
+        match Authenticator::new(config).users() {
             Ok(users) => self.users = users,
             Err(reason) => {
                 self.problems.push(Problem::new("users.file", reason));

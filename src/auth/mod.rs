@@ -405,7 +405,7 @@ impl Authenticator {
         let seconds = limits.lockout.as_secs();
         match consequence.locks_out {
             Some(Reason::UserLocked) => {
-                let user = name.as_ref().map(tracing::field::display);
+                let user = name.as_ref().map(QualifiedName::as_str);
                 tracing::warn!(user, seconds, "strangers are locked out of a user");
             }
             Some(_) => tracing::warn!(peer = %client, seconds, "a client is locked out"),

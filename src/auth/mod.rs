@@ -18,6 +18,7 @@ mod system;
 mod users;
 mod validity;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -28,16 +29,17 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use counts::Counts;
-pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
+pub use name::{NAME_LENGTH_MAX, NameError, UserName, check_identity_name, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use system::may_act_as_others;
 pub use users::{User, UserList};
 pub use validity::Validity;
 
-use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits, SourceKind};
+use crate::config::{self, Allowance, Config, Folder, GuardLimits, QuotaLimits, SourceKind};
 use crate::proto::rights::Rights;
 use crate::sys::ids::Ids;
 use guard::Guard;
+use name::QualifiedName;
 use remembered::Remembered;
 use source::{Found, Http, Login, Member, OfFile, Program, Source, UsersFile};
 use system::SystemAccounts;
@@ -45,7 +47,8 @@ use system::SystemAccounts;
 /// Who logged in, and what is theirs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// The name; `anonymous` for all who came without an account.
+    /// The name; `anonymous` for all who came without an account. On a virtual host its name stands
+    /// before it: `shop/alice`.
     pub name: String,
     /// The directory that they see as `/`; absolute.
     pub root: PathBuf,
@@ -59,6 +62,25 @@ pub struct Identity {
     pub allowance: Option<Allowance>,
     /// The account of this host by which the kernel judges them; `None`: that of the server.
     pub account: Option<Arc<Ids>>,
+}
+
+/// Who a client says it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'c> {
+    /// The virtual host that it wants, by the name of its section; empty: the server itself.
+    pub host: &'c str,
+    /// What USER said.
+    pub user: &'c [u8],
+    /// Where it is.
+    pub client: IpAddr,
+}
+
+impl Claim<'_> {
+    /// What failures are counted for; `None`: no user can have that name.
+    fn qualified(&self) -> Option<QualifiedName> {
+        let name = UserName::parse(self.user).ok()?;
+        Some(QualifiedName::new(self.host, name.as_str()))
+    }
 }
 
 /// The verdict on a name and a password.
@@ -121,9 +143,23 @@ impl fmt::Display for Reason {
 #[derive(Debug)]
 pub struct Authenticator {
     /// What a reload replaces.
-    sources: Mutex<Arc<Sources>>,
+    hosts: Mutex<Arc<Hosts>>,
     guard: Mutex<Guard>,
     counts: Counts,
+}
+
+/// Where the users of each host come from, by the name of its section; that of the server is empty.
+type Hosts = HashMap<String, Arc<Sources>>;
+
+fn hosts(config: &Config) -> Hosts {
+    let server = Sources::new("", &config.anonymous, &config.users);
+    let others = config.hosts.iter().map(|host| {
+        let sources = Sources::new(&host.name, &host.anonymous, &host.users);
+        (host.name.clone(), Arc::new(sources))
+    });
+    let mut hosts: Hosts = others.collect();
+    hosts.insert(String::new(), Arc::new(server));
+    hosts
 }
 
 /// Where users come from.
@@ -166,9 +202,9 @@ impl UserSources {
 }
 
 impl Sources {
-    fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    fn new(host: &str, anonymous: &config::Anonymous, users: &config::Users) -> Self {
         let anonymous = anonymous.enabled.then(|| Identity {
-            name: name::ANONYMOUS.to_owned(),
+            name: QualifiedName::new(host, name::ANONYMOUS).into_string(),
             root: anonymous.root.clone(),
             rights: Arc::new(anonymous.rights.clone()),
             quota: anonymous.quota,
@@ -188,22 +224,27 @@ impl Sources {
 
 impl Authenticator {
     /// Reads nothing yet: the users file may appear, change and vanish while the server runs.
-    pub fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            sources: Mutex::new(Arc::new(Sources::new(anonymous, users))),
+            hosts: Mutex::new(Arc::new(hosts(config))),
             guard: Mutex::new(Guard::new()),
             counts: Counts::default(),
         }
     }
 
     /// Lets others log in from now on. What is known of those who guess stays known.
-    pub fn reload(&self, anonymous: &config::Anonymous, users: &config::Users) {
-        let sources = Arc::new(Sources::new(anonymous, users));
-        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+    pub fn reload(&self, config: &Config) {
+        let hosts = Arc::new(hosts(config));
+        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
-    fn sources(&self) -> Arc<Sources> {
-        Arc::clone(&self.sources.lock().unwrap_or_else(PoisonError::into_inner))
+    fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.hosts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The users of a host; `None`: a reload has taken it away.
+    fn sources(&self, host: &str) -> Option<Arc<Sources>> {
+        self.hosts().get(host).map(Arc::clone)
     }
 
     /// What has become of the logins so far.
@@ -213,23 +254,24 @@ impl Authenticator {
 
     /// The identity behind USER `anonymous` or `ftp`, in any case of letters, if anonymous access
     /// is on (RFC 1635). Neither hashes nor blocks.
-    pub fn anonymous(&self, user: &[u8]) -> Option<Identity> {
-        if is_anonymous(user) {
-            self.sources().anonymous.clone()
-        } else {
-            None
+    pub fn anonymous(&self, claim: Claim<'_>) -> Option<Identity> {
+        match is_anonymous(claim.user) {
+            true => self.sources(claim.host)?.anonymous.clone(),
+            false => None,
         }
     }
 
     /// What can be said at once, on a core: that the client or the name is locked out, or that the
     /// password was verified a while ago and nothing has changed since. `None`: ask
     /// [`Authenticator::verify`].
-    pub fn verify_at_once(&self, user: &[u8], password: &[u8], client: IpAddr) -> Option<Outcome> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+    pub fn verify_at_once(&self, claim: Claim<'_>, password: &[u8]) -> Option<Outcome> {
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         if let Some(reason) = self.guard().locked(client, name.as_ref(), now) {
             return Some(Outcome::Refused(reason));
         }
-        let sources = self.sources();
+        let sources = self.sources(claim.host)?;
+        let name = UserName::parse(claim.user).ok();
         let name = name.filter(|_| sources.remembered.is_on())?;
         let chain = sources.users.as_ref()?;
         // Whoever comes before the file may know the name, too.
@@ -243,16 +285,19 @@ impl Authenticator {
         // A refusal is left to the worker, which hashes nothing for it but takes the same way as others.
         found.validity.judge(client, Timestamp::now(), &zone).ok()?;
         Counts::add(&self.counts.remembered);
-        Some(Outcome::Accepted(found.identity()))
+        Some(Outcome::Accepted(found.identity().on(claim.host)))
     }
 
     /// Whether `password` is that of `user`, who may log in from `client` now. Blocks for a hash's time
     /// and for what the sources take: call it on a worker.
-    pub fn verify(&self, user: &[u8], password: &[u8], client: IpAddr) -> Outcome {
-        if let Some(identity) = self.anonymous(user) {
+    pub fn verify(&self, claim: Claim<'_>, password: &[u8]) -> Outcome {
+        if let Some(identity) = self.anonymous(claim) {
             return Outcome::Accepted(identity);
         }
-        let sources = self.sources();
+        let Some(sources) = self.sources(claim.host) else {
+            return Outcome::Unavailable(format!("there is no host {} any more", claim.host));
+        };
+        let client = claim.client;
         let Some(chain) = &sources.users else {
             return Outcome::Refused(Reason::UnknownUser);
         };
@@ -260,7 +305,7 @@ impl Authenticator {
             Ok(users) => users,
             Err(reason) => return Outcome::Unavailable(reason),
         };
-        let found = match UserName::parse(user) {
+        let found = match UserName::parse(claim.user) {
             Ok(name) => self.find(
                 &sources.remembered,
                 chain,
@@ -268,6 +313,7 @@ impl Authenticator {
                     name: &name,
                     password,
                     client,
+                    host: claim.host,
                     users: &users,
                 },
             ),
@@ -293,7 +339,7 @@ impl Authenticator {
         // Last, so that an account that is closed takes as long as one that is not.
         match validity.judge(client, Timestamp::now(), &TimeZone::system()) {
             Ok(()) => match sources.system.complete(identity, system) {
-                Ok(identity) => Outcome::Accepted(identity),
+                Ok(identity) => Outcome::Accepted(identity.on(claim.host)),
                 Err(reason) => Outcome::Unavailable(reason),
             },
             Err(reason) => Outcome::Refused(reason),
@@ -350,12 +396,12 @@ impl Authenticator {
     /// Why the client may not log in, and how long after its question it is told.
     pub fn judge(
         &self,
-        user: &[u8],
-        client: IpAddr,
+        claim: Claim<'_>,
         outcome: Result<Identity, Reason>,
         limits: &GuardLimits,
     ) -> Result<Identity, (Reason, Duration)> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         let mut guard = self.guard();
         if let Some(reason) = guard.locked(client, name.as_ref(), now) {
             Counts::add(&self.counts.locked_out);
@@ -376,7 +422,7 @@ impl Authenticator {
         let seconds = limits.lockout.as_secs();
         match consequence.locks_out {
             Some(Reason::UserLocked) => {
-                let user = name.as_ref().map(UserName::as_str);
+                let user = name.as_ref().map(QualifiedName::as_str);
                 tracing::warn!(user, seconds, "strangers are locked out of a user");
             }
             Some(_) => tracing::warn!(peer = %client, seconds, "a client is locked out"),
@@ -396,14 +442,16 @@ impl Authenticator {
     /// # Errors
     /// What is wrong with the users file or another source.
     pub fn users(&self) -> Result<Vec<Identity>, String> {
-        let sources = self.sources();
-        let Some(chain) = &sources.users else {
-            return Ok(Vec::new());
-        };
-        let users = chain.file.current()?;
         let mut all = Vec::new();
-        for source in &chain.chain {
-            all.extend(source.list(&users)?);
+        for (host, sources) in &*self.hosts() {
+            let Some(chain) = &sources.users else {
+                continue;
+            };
+            let users = chain.file.current()?;
+            for source in &chain.chain {
+                let listed = source.list(&users)?;
+                all.extend(listed.into_iter().map(|identity| identity.on(host)));
+            }
         }
         Ok(all)
     }
@@ -411,23 +459,31 @@ impl Authenticator {
     /// Why virtual users cannot act as the accounts of this host that they should, for a start-up check:
     /// at least the first of them.
     pub fn account_problems(&self) -> Vec<String> {
-        let sources = self.sources();
-        let users = sources.users.as_ref().map(|chain| chain.file.current());
-        let Some(Ok(users)) = users else {
-            return Vec::new();
-        };
-        let accounts = users
-            .iter()
-            .filter_map(|user| Some((user.name.as_str(), user.system.as_deref()?)));
-        let found = accounts.map(|(user, account)| sources.system.find(user, account));
-        found
-            .take(ACCOUNTS_CHECKED_MAX)
-            .filter_map(Result::err)
-            .collect()
+        let mut problems = Vec::new();
+        for sources in self.hosts().values() {
+            let users = sources.users.as_ref().map(|chain| chain.file.current());
+            let Some(Ok(users)) = users else {
+                continue;
+            };
+            let accounts = users
+                .iter()
+                .filter_map(|user| Some((user.name.as_str(), user.system.as_deref()?)));
+            let found = accounts.map(|(user, account)| sources.system.find(user, account));
+            problems.extend(found.take(ACCOUNTS_CHECKED_MAX).filter_map(Result::err));
+        }
+        problems
     }
 }
 
-/// Accounts of this host that are looked up at the start, which may ask a directory service for each.
+impl Identity {
+    /// The same as a user of a host.
+    fn on(self, host: &str) -> Self {
+        let name = QualifiedName::new(host, &self.name).into_string();
+        Self { name, ..self }
+    }
+}
+
+/// Accounts that are looked up at the start for each virtual host, which may ask a directory service for each.
 const ACCOUNTS_CHECKED_MAX: usize = 256;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Failure, admin, print};
-use crate::auth::UserName;
+use crate::auth::check_identity_name;
 
 #[derive(Args, Debug)]
 pub(super) struct QuotaArgs {
@@ -24,7 +24,7 @@ enum QuotaCommand {
     List,
     /// Have what a user stores counted again, before the user's next change
     Rescan {
-        /// The user
+        /// The user; of a virtual host: HOST/NAME
         name: String,
     },
 }
@@ -34,10 +34,7 @@ pub(super) fn run(args: &QuotaArgs) -> Result<(), Failure> {
     match &args.command {
         QuotaCommand::List => print(&table(&admin::get(&socket, "/quotas")?)),
         QuotaCommand::Rescan { name } => {
-            let known = crate::auth::is_anonymous(name.as_bytes());
-            if let Err(error) = UserName::parse(name.as_bytes())
-                && !known
-            {
+            if let Err(error) = check_identity_name(name) {
                 return Err(Failure::usage(format!("ringftpd: {error}")));
             }
             print(&admin::post(&socket, &format!("/quotas/rescan/{name}"))?)

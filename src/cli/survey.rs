@@ -105,7 +105,7 @@ impl Survey {
             return;
         }
         let file = &config.users.file;
-        let authenticator = Authenticator::new(&config.anonymous, &config.users);
+        let authenticator = Authenticator::new(config);
         match authenticator.users() {
             Ok(users) => self.users = users,
             Err(reason) => {

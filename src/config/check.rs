@@ -52,7 +52,8 @@ impl Config {
                     .hint("set server.user too"),
             );
         }
-        problems.extend(self.users.contradictions());
+        problems.extend(self.users.contradictions("users"));
+        problems.extend(self.host_contradictions());
         problems.extend(self.passive_contradictions());
         let threads = match &self.server.cores {
             Cores::All => None,
@@ -126,6 +127,64 @@ impl Config {
                 checked.warnings.push(Problem::new("server.user", message));
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_checked_against_the_machine() {
+        let host = |root| Host {
+            cpus: vec![0, 1],
+            root,
+            acts_as_others: root,
+        };
+        let check = |text: &str, root| {
+            let config = Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
+            let checked = config.check(&host(root));
+            let keys = |problems: &[Problem]| {
+                problems
+                    .iter()
+                    .map(|problem| problem.key.clone())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            (keys(&checked.problems), keys(&checked.warnings))
+        };
+        let loopback = "[server]\nlisten = [\"127.0.0.1:2121\", \"[::1]:2121\"]\n";
+        for (text, root, problems, warnings) in [
+            ("", false, "", ""),
+            ("", true, "server.user", ""),
+            (loopback, true, "", "server.user"),
+            (
+                "[server]\nlisten = [\"[::ffff:127.0.0.1]:21\"]",
+                true,
+                "",
+                "server.user",
+            ),
+            ("[server]\nuser = \"ftp\"", true, "", ""),
+            ("[server]\nuser = \"ftp\"", false, "", "server.user"),
+            ("[users]\nsystem = true", false, "users.system", ""),
+            ("[server]\ncores = \"1-2\"", false, "server.cores", ""),
+            ("[server]\ncores = 3", false, "", "server.cores"),
+            (
+                "[data]\npassive_ports = \"2000\"",
+                false,
+                "data.passive_ports",
+                "",
+            ),
+            (
+                "[data]\npassive_ports = \"2000\"\npassive = false",
+                false,
+                "",
+                "",
+            ),
+        ] {
+            let expected = (problems.to_owned(), warnings.to_owned());
+            assert_eq!(check(text, root), expected, "{text:?} root: {root}");
         }
     }
 }

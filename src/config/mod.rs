@@ -14,6 +14,7 @@ mod defaults;
 mod error;
 mod files;
 pub(crate) mod folders;
+mod host;
 mod keys;
 mod limits;
 mod listener;
@@ -39,6 +40,7 @@ pub use data::{Data, PeerCheck};
 pub use error::{ConfigError, Problem};
 pub use files::{FailedUpload, Files, UploadPolicy};
 pub use folders::Folder;
+pub use host::VirtualHost;
 pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
 pub use limits::{GuardLimits, LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
@@ -71,6 +73,8 @@ pub struct Config {
     pub anonymous: Anonymous,
     /// `[users]`: virtual users with passwords.
     pub users: Users,
+    /// `[host.NAME]`: virtual hosts.
+    pub hosts: Vec<VirtualHost>,
     /// `[log]`: what is told, and how.
     pub log: Log,
     /// `[admin]`: where the running server is asked and told.
@@ -105,6 +109,10 @@ impl Config {
                     config.listeners.extend(Listener::read(name, &mut values));
                     document.close(values);
                 }
+                continue;
+            }
+            if *section == "host" {
+                config.hosts = VirtualHost::read_all(&mut document, keys, &config);
                 continue;
             }
             let mut values = document.section(section, keys);

@@ -45,6 +45,9 @@ impl Config {
         config.users.hash_threads = running.users.hash_threads;
         config.users.state.clone_from(&running.users.state);
         config.users.system = running.users.system;
+        for host in &mut config.hosts {
+            host.users.system = running.users.system;
+        }
         config.log.clone_from(&running.log);
         config.admin.clone_from(&running.admin);
         config

@@ -150,6 +150,12 @@ fn every_key_has_an_effect() {
         ("users", "state", "\"/x\""),
         ("users", "system", "true"),
         ("users", "system_uid_min", "500"),
+        ("host", "names", "names = [\"x.example\"]"),
+        ("host", "addresses", "addresses = [\"0.0.0.0:21\"]"),
+        ("host", "greeting", "names = [\"x\"]\ngreeting = \"Hello.\""),
+        ("host", "down", "names = [\"x\"]\ndown = \"1 MiB/s\""),
+        ("host", "up", "names = [\"x\"]\nup = \"1 MiB/s\""),
+        ("host", "sessions", "names = [\"x\"]\nsessions = 7"),
         ("log", "level", "\"debug\""),
         ("log", "format", "\"json\""),
         ("admin", "enabled", "false"),
@@ -159,6 +165,7 @@ fn every_key_has_an_effect() {
     for (section, key, value) in others {
         let text = match section {
             "listener" => format!("[listener.a]\naddress = \"0.0.0.0:21\"\n{value}\n"),
+            "host" => format!("[host.a]\n{value}\n"),
             _ => format!("[{section}]\n{key} = {value}\n"),
         };
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
@@ -623,59 +630,6 @@ fn a_file_that_cannot_be_read_is_named() {
         "{error}"
     );
     assert!(error.to_string().contains("--config"), "{error}");
-}
-
-#[test]
-fn a_configuration_is_checked_against_the_machine() {
-    let host = |root| Host {
-        cpus: vec![0, 1],
-        root,
-        acts_as_others: root,
-    };
-    let check = |text: &str, root| {
-        let config = Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
-        let checked = config.check(&host(root));
-        let keys = |problems: &[Problem]| {
-            problems
-                .iter()
-                .map(|problem| problem.key.clone())
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        (keys(&checked.problems), keys(&checked.warnings))
-    };
-    let loopback = "[server]\nlisten = [\"127.0.0.1:2121\", \"[::1]:2121\"]\n";
-    for (text, root, problems, warnings) in [
-        ("", false, "", ""),
-        ("", true, "server.user", ""),
-        (loopback, true, "", "server.user"),
-        (
-            "[server]\nlisten = [\"[::ffff:127.0.0.1]:21\"]",
-            true,
-            "",
-            "server.user",
-        ),
-        ("[server]\nuser = \"ftp\"", true, "", ""),
-        ("[server]\nuser = \"ftp\"", false, "", "server.user"),
-        ("[users]\nsystem = true", false, "users.system", ""),
-        ("[server]\ncores = \"1-2\"", false, "server.cores", ""),
-        ("[server]\ncores = 3", false, "", "server.cores"),
-        (
-            "[data]\npassive_ports = \"2000\"",
-            false,
-            "data.passive_ports",
-            "",
-        ),
-        (
-            "[data]\npassive_ports = \"2000\"\npassive = false",
-            false,
-            "",
-            "",
-        ),
-    ] {
-        let expected = (problems.to_owned(), warnings.to_owned());
-        assert_eq!(check(text, root), expected, "{text:?} root: {root}");
-    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::door::Other;
 use super::mailbox::Message;
 use super::metrics;
 use super::sessions::{self, Selection};
-use crate::auth::{Authenticator, Counts, UserName, is_anonymous};
+use crate::auth::{Authenticator, Counts, check_identity_name};
 use crate::data::report::{LoginReport, Report, Settings};
 use crate::quota::{Quotas, Usage};
 use crate::sys;
@@ -138,7 +138,7 @@ impl Desk {
             },
             (Some("POST"), Some(page)) if page.starts_with(RESCAN) => {
                 let user = &page[RESCAN.len()..];
-                if UserName::parse(user.as_bytes()).is_err() && !is_anonymous(user.as_bytes()) {
+                if check_identity_name(user).is_err() {
                     return ("400 Bad Request", text, "no name of a user\n".to_owned());
                 }
                 match self.quotas.forget(user) {

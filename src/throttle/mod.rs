@@ -42,7 +42,8 @@ pub struct Throttle {
     each_client: Pair,
     total: Arc<Pair>,
     clients: Mutex<HashMap<IpAddr, Weak<Pair>>>,
-    users: Mutex<HashMap<String, Weak<User>>>,
+    users: Mutex<HashMap<String, Weak<Group>>>,
+    hosts: Mutex<HashMap<String, Weak<Group>>>,
     connections_per_minute: AtomicU32,
     arrivals: Mutex<Arrivals>,
     /// How long transfers have waited for their rates, in microseconds, down and up.
@@ -60,6 +61,7 @@ impl Throttle {
             total: Arc::default(),
             clients: Mutex::default(),
             users: Mutex::default(),
+            hosts: Mutex::default(),
             connections_per_minute: AtomicU32::default(),
             arrivals: Mutex::default(),
             waited: Default::default(),
@@ -78,6 +80,12 @@ impl Throttle {
         for client in locked(&self.clients).values().filter_map(Weak::upgrade) {
             client.set(limits.ip_rates);
         }
+        let hosts = locked(&self.hosts);
+        for host in &config.hosts {
+            if let Some(group) = hosts.get(&host.name).and_then(Weak::upgrade) {
+                group.pair.set(host.allowance.rates);
+            }
+        }
         let connections = limits.connections_per_minute;
         self.connections_per_minute
             .store(connections, Ordering::Relaxed);
@@ -93,40 +101,45 @@ impl Throttle {
         locked(&self.arrivals).admit(network, per_minute, now)
     }
 
-    /// Lets a session of `user` begin, with this allowance for all the user's sessions from now on;
-    /// `None`: there are as many as there may be. `session_rates` are the session's own.
-    pub fn enter(
-        &self,
-        user: &str,
-        allowance: Allowance,
-        sessions_max: u32,
-        session_rates: Rates,
-    ) -> Option<Member> {
-        let new = || User {
-            pair: Arc::default(),
-            sessions: AtomicU32::new(0),
-        };
+    /// Lets a session of a user begin.
+    ///
+    /// # Errors
+    /// The limit that has been reached: there are as many sessions as there may be.
+    pub fn enter(&self, entry: Entry<'_>) -> Result<Member, Limit> {
+        let host = entry.host.map(|(name, allowance)| {
+            let host = living(&mut locked(&self.hosts), name.to_owned(), Group::default);
+            host.pair.set(allowance.rates);
+            (host, allowance.sessions.unwrap_or(0))
+        });
         let mut users = locked(&self.users);
-        let user = living(&mut users, user.to_owned(), new);
-        let sessions_max = match allowance.sessions.unwrap_or(sessions_max) {
-            0 => u32::MAX,
-            some => some,
-        };
-        user.pair.set(allowance.rates);
+        let user = living(&mut users, entry.user.to_owned(), || Group {
+            host: host.as_ref().map(|(host, _)| Arc::clone(host)),
+            ..Group::default()
+        });
         // Whoever leaves meanwhile does not need the lock.
-        let count = |sessions| (sessions < sessions_max).then_some(sessions + 1);
-        let entered = user
-            .sessions
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
-        if entered.is_err() {
-            self.hits.count(Limit::SessionsPerUser);
-            return None;
+        drop(users);
+        user.pair.set(entry.allowance.rates);
+        let sessions_max = entry.allowance.sessions.unwrap_or(entry.sessions_max);
+        let limit = match host {
+            Some((host, sessions_max)) if !host.enter(sessions_max) => Some(Limit::SessionsPerHost),
+            host if !user.enter(sessions_max) => {
+                if let Some((host, _)) = host {
+                    host.leave();
+                }
+                Some(Limit::SessionsPerUser)
+            }
+            _ => None,
+        };
+        if let Some(limit) = limit {
+            self.hits.count(limit);
+            return Err(limit);
         }
-        Some(Member {
+        let rates = entry.session_rates;
+        Ok(Member {
             user,
-            session: session_rates.are_set().then(|| {
+            session: rates.are_set().then(|| {
                 let session = Pair::default();
-                session.set(session_rates);
+                session.set(rates);
                 Arc::new(session)
             }),
         })
@@ -141,9 +154,13 @@ impl Throttle {
     ) -> Option<Pace> {
         let session = member.and_then(|member| member.session.as_ref());
         let user = member.map(|member| &member.user.pair);
+        let host = member.and_then(|member| member.user.host.as_ref());
+        let host = host.map(|host| &host.pair);
         // Only what has a rate is touched: what cores share costs them time.
         let has_rate = |pair: &Pair| pair.way(direction).rate() > 0;
-        let shared = [session, user, Some(&self.total)].into_iter().flatten();
+        let shared = [session, user, host, Some(&self.total)]
+            .into_iter()
+            .flatten();
         let shared = shared.filter(|pair| has_rate(pair));
         let mut pairs: Vec<Arc<Pair>> = shared.map(Arc::clone).collect();
         if has_rate(&self.each_client) {
@@ -204,23 +221,61 @@ impl Pair {
     }
 }
 
-/// A user who is logged in.
-#[derive(Debug)]
-struct User {
+/// A session that is about to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'e> {
+    /// The user's name, which no user of another host has.
+    pub user: &'e str,
+    /// What all the user's sessions may take from now on.
+    pub allowance: Allowance,
+    /// How many of them there may be if the allowance says nothing; 0: any number.
+    pub sessions_max: u32,
+    /// What the session may take for itself.
+    pub session_rates: Rates,
+    /// The virtual host that the user is of, and what all its sessions may take.
+    pub host: Option<(&'e str, Allowance)>,
+}
+
+/// Sessions that share rates and are counted: those of a user, or of a virtual host.
+#[derive(Debug, Default)]
+struct Group {
     pair: Arc<Pair>,
     sessions: AtomicU32,
+    /// The host of a user.
+    host: Option<Arc<Self>>,
+}
+
+impl Group {
+    /// Counts one more session; false if there are as many as there may be (0: any number).
+    fn enter(&self, sessions_max: u32) -> bool {
+        let sessions_max = match sessions_max {
+            0 => u32::MAX,
+            some => some,
+        };
+        let count = |sessions| (sessions < sessions_max).then_some(sessions + 1);
+        self.sessions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+            .is_ok()
+    }
+
+    fn leave(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A session of a user. Dropped, it makes room for the next one.
 #[derive(Debug)]
 pub struct Member {
-    user: Arc<User>,
+    user: Arc<Group>,
     session: Option<Arc<Pair>>,
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.user.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.user.leave();
+        if let Some(host) = &self.user.host {
+            host.leave();
+        }
     }
 }
 

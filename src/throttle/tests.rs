@@ -19,10 +19,20 @@ fn rates(down: u64) -> Rates {
     }
 }
 
+fn entry<'e>(user: &'e str, allowance: Allowance, session_rates: Rates) -> Entry<'e> {
+    Entry {
+        user,
+        allowance,
+        sessions_max: 0,
+        session_rates,
+        host: None,
+    }
+}
+
 #[test]
 fn without_a_limit_there_is_no_pace() {
     let throttle = throttle("[limits]\ntotal_up = \"1 MiB/s\"\n");
-    let member = throttle.enter("a", Allowance::default(), 0, Rates::default());
+    let member = throttle.enter(entry("a", Allowance::default(), Rates::default()));
     let member = member.unwrap();
     assert!(
         throttle
@@ -40,7 +50,8 @@ fn a_transfer_is_held_to_the_tightest_of_its_rates() {
         rates: rates(200_000),
         sessions: None,
     };
-    let member = throttle.enter("a", allowance, 0, rates(5_000_000)).unwrap();
+    let member = throttle.enter(entry("a", allowance, rates(5_000_000)));
+    let member = member.unwrap();
     let mut pace = throttle
         .pace(CLIENT, Some(&member), Direction::Down)
         .unwrap();
@@ -89,18 +100,54 @@ fn sessions_of_a_user_are_counted() {
             rates: Rates::default(),
             sessions: own,
         };
-        throttle.enter(user, allowance, default, Rates::default())
+        throttle.enter(Entry {
+            sessions_max: default,
+            ..entry(user, allowance, Rates::default())
+        })
     };
     let first = enter("a", None, 2).unwrap();
     let _second = enter("a", None, 2).unwrap();
-    assert!(enter("a", None, 2).is_none());
+    assert!(enter("a", None, 2).is_err());
     assert_eq!(throttle.hits.of(Limit::SessionsPerUser), 1);
     let _other = enter("b", None, 2).unwrap();
     let _own = enter("a", Some(3), 2).unwrap();
     let _any = enter("a", Some(0), 2).unwrap();
-    assert!(enter("a", None, 2).is_none());
+    assert!(enter("a", None, 2).is_err());
     drop(first);
-    assert!(enter("a", None, 4).is_some());
+    assert!(enter("a", None, 4).is_ok());
+}
+
+#[test]
+fn sessions_of_a_host_are_counted_and_share_its_rate() {
+    let throttle = throttle("");
+    let allowance = Allowance {
+        rates: rates(1_000_000),
+        sessions: Some(2),
+    };
+    let enter = |user, host| {
+        throttle.enter(Entry {
+            host: Some((host, allowance)),
+            sessions_max: 1,
+            ..entry(user, Allowance::default(), Rates::default())
+        })
+    };
+    let first = enter("shop/a", "shop").unwrap();
+    // Who is refused for himself does not count for the host.
+    assert_eq!(enter("shop/a", "shop").unwrap_err(), Limit::SessionsPerUser);
+    let second = enter("shop/b", "shop").unwrap();
+    assert_eq!(enter("shop/c", "shop").unwrap_err(), Limit::SessionsPerHost);
+    let other = enter("lab/a", "lab").unwrap();
+    let paced = |member| {
+        throttle
+            .pace(CLIENT, Some(member), Direction::Down)
+            .unwrap()
+    };
+    let (mut one, mut two, mut elsewhere) = (paced(&first), paced(&second), paced(&other));
+    while one.take().is_zero() {}
+    assert!(!two.take().is_zero(), "the host's rate is one for all");
+    assert!(elsewhere.take().is_zero());
+    drop((one, two, first));
+    assert!(enter("shop/c", "shop").is_ok());
 }
 
 #[test]
@@ -108,9 +155,9 @@ fn names_of_users_who_have_gone_are_forgotten() {
     let throttle = throttle("[limits]\nip_up = \"1 B/s\"\n");
     for number in 0..10_000_u32 {
         let name = number.to_string();
-        let member = throttle.enter(&name, Allowance::default(), 0, Rates::default());
+        let member = throttle.enter(entry(&name, Allowance::default(), Rates::default()));
         let client = IpAddr::from(number.to_be_bytes());
-        throttle.pace(client, member.as_ref(), Direction::Up);
+        throttle.pace(client, member.as_ref().ok(), Direction::Up);
     }
     assert!(locked(&throttle.users).len() < 100);
     assert!(locked(&throttle.clients).len() < 100);

@@ -117,6 +117,14 @@ fn open_to(path: &Path, uid: u32, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
+/// The program where nobody may run it: perhaps not where it has been built. By another process, so that
+/// what is started beside has no descriptor of it that is open for writing (ETXTBSY).
+fn copy_of_program(folder: &Path) -> PathBuf {
+    let copy = folder.join("ringftpd");
+    run(Command::new("cp").arg(program()).arg(&copy)).success();
+    copy
+}
+
 /// Lets the server see a user database with the accounts.
 fn with_accounts(setup: Setup, start: Start) -> Setup {
     let passwd = setup.folder().join("passwd");
@@ -141,10 +149,7 @@ fn with_accounts(setup: Setup, start: Start) -> Setup {
     let script = match start {
         Start::Root | Start::GivenUp => format!("{mounts} && exec \"$@\""),
         Start::Ambient => {
-            // Where the program has been built, nobody may not be able to go; and by another process,
-            // so that what is started beside has no descriptor of it that is open for writing.
-            let copy = setup.folder().join("ringftpd");
-            run(Command::new("cp").arg(program()).arg(&copy)).success();
+            let copy = copy_of_program(setup.folder());
             let capabilities = "-all,+setuid,+setgid";
             format!(
                 "{mounts} && shift && exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups \
@@ -191,6 +196,8 @@ fn check_credentials(server: &TestServer, uid: u32) {
         for group in [ANN, BEN, TEAM] {
             assert!(!groups.contains(&group.to_string()), "{name}: {groups:?}");
         }
+        // Programs that it starts get none.
+        assert_eq!(values("CapAmb:"), ["0000000000000000"], "{name}");
         let effective = values("CapEff:").remove(0);
         let permitted = values("CapPrm:").remove(0);
         match uid {
@@ -286,6 +293,11 @@ fn files_are_born_owned_by_whoever_makes_them() {
             client.expect(format!("RMD {}", at("made")), 250);
             assert!(!renamed.exists() && !tree.join(at("made")).exists());
         }
+        // To write to a program takes its right to run as its owner away; root's own writes do not.
+        fs::write(tree.join("all/program"), "x").expect("a file");
+        open_to(&tree.join("all/program"), ANN, 0o4755);
+        ann.upload(Way::Epsv, "APPE all/program", b"x");
+        assert_eq!(mode(&tree.join("all/program")), 0o755);
         // A directory may hand on its group.
         ann.stor("team/stored", b"content");
         assert_eq!(owner(&tree.join("team/stored")), (ANN, TEAM));
@@ -788,7 +800,11 @@ fn to_turn_it_on_takes_a_restart_and_nobody_gets_in_without() {
     server.set("users.system", true);
     let told = server.reload();
     let text = format!("{}{}", String::from_utf8_lossy(&told.out), told.err);
-    assert!(text.contains("users.system"), "{text}");
+    assert!(
+        text.contains("users.system") && text.contains("restart"),
+        "{text}"
+    );
+    assert_eq!(told.code, Some(0), "the rest is taken over: {text}");
     refused(&server, "ann");
 }
 
@@ -797,20 +813,40 @@ fn a_process_that_may_not_act_as_others_does_not_start() {
     let setup = Setup::new().set("users.system", true);
     let path = setup.write();
     open_for_everybody(setup.folder());
-    let mut command = match is_root() {
-        true => {
-            let mut command = Command::new("setpriv");
-            let nobody = NOBODY.to_string();
-            command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]);
-            command.arg(program());
-            command
-        }
-        false => Command::new(program()),
-    };
-    let told = run(command.arg("serve").arg("--config").arg(path));
+    let copy = copy_of_program(setup.folder());
+    let told = run(command_as_nobody(&copy)
+        .arg("serve")
+        .arg("--config")
+        .arg(&path));
     assert_eq!(told.code, Some(2), "{}", told.err);
     assert!(told.err.contains("users.system"), "{}", told.err);
     assert!(told.err.contains("CAP_SETUID"), "{}", told.err);
+    // To look whether it could is no reason to be root.
+    let checked = run(command_as_nobody(&copy)
+        .arg("check")
+        .arg("--config")
+        .arg(&path));
+    let text = String::from_utf8_lossy(&checked.out);
+    assert!(
+        text.contains("warning: users.system"),
+        "{text}{}",
+        checked.err
+    );
+    assert!(text.contains("acts as accounts of this host"), "{text}");
+    assert_eq!(checked.code, Some(0), "{text}");
+}
+
+/// The program without any of root's rights.
+fn command_as_nobody(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    let nobody = NOBODY.to_string();
+    command
+        .args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"])
+        .arg(program);
+    command
 }
 
 fn open_for_everybody(folder: &Path) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
-use crate::auth::{self, Authenticator, Identity};
+use crate::auth::{Authenticator, Identity};
 use crate::config::{CPUS_MAX, Config, Host, PortRange, Problem};
 
 /// What was found.
@@ -25,11 +25,12 @@ pub(super) struct Survey {
     pub(super) users: Vec<Identity>,
 }
 
-pub(super) fn survey(config: &Config) -> Survey {
+/// `acts_as_others`: whether the server may act as other accounts of the host.
+pub(super) fn survey(config: &Config, acts_as_others: bool) -> Survey {
     let host = Host {
         cpus: allowed_cpus(),
         root: Uid::effective().is_root(),
-        acts_as_others: auth::may_act_as_others(),
+        acts_as_others,
     };
     let checked = config.check(&host);
     let mut survey = Survey {

@@ -26,11 +26,15 @@ pub fn is_allowed() -> bool {
 }
 
 /// Takes CAP_SETUID and CAP_SETGID, which a process that was started with them has in effect, back
-/// into reserve. To be called before the threads are started that serve.
+/// into reserve, and hands no capability on to programs that it starts. To be called before the first
+/// thread is started.
 ///
 /// # Errors
-/// As capset(2).
+/// As capset(2) and prctl(2).
 pub fn hold_back() -> io::Result<()> {
+    let (clear_all, none): (libc::c_ulong, libc::c_ulong) = (AMBIENT_CLEAR_ALL, 0);
+    // SAFETY: PR_CAP_AMBIENT takes numbers only.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear_all, none, none, none) })?;
     let held = Capabilities::of_thread()?;
     let lowered = Capabilities {
         effective: held.effective & !SWITCH,
@@ -214,6 +218,9 @@ fn became(done: bool) -> io::Result<()> {
         false => Err(io::Error::from_raw_os_error(libc::EPERM)),
     }
 }
+
+/// `PR_CAP_AMBIENT_CLEAR_ALL` of linux/prctl.h.
+const AMBIENT_CLEAR_ALL: libc::c_ulong = 4;
 
 /// What it takes to act as others.
 const SWITCH: u64 = capability::SETUID | capability::SETGID;

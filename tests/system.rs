@@ -52,7 +52,8 @@ fn is_possible() -> bool {
             .output()
             .is_ok_and(|tried| tried.status.success());
     if !possible {
-        eprintln!("skipped: only root, who may mount, can make accounts for a server");
+        let told = "skipped: only root, who may mount, can make accounts for a server";
+        let _ = writeln!(std::io::stderr(), "{told}");
     }
     possible
 }

@@ -142,7 +142,7 @@ impl Root {
         let set = match self.directory.ids() {
             // An inode in memory is changed.
             None => set(),
-            ids => off_core(ids, set).await.flatten(),
+            ids => off_core(ids, set).await,
         };
         set.map_err(|error| failure("set attributes", path, &error))
     }

@@ -360,7 +360,7 @@ async fn hand_on(old: &FileStatus, file: &Handle) -> io::Result<()> {
         }
         file::set_mode(&file, mode)
     };
-    off_core(Some(ids), set).await.flatten()
+    off_core(Some(ids), set).await
 }
 
 fn identity(status: &FileStatus) -> FileId {

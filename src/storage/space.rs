@@ -88,7 +88,7 @@ impl Space {
         if let Ok(size) = file::status(file).map(|status| status.size)
             && size < reserved_to
             && let Ok(file) = file.fd().try_clone()
-            && let Ok(Err(error)) = off_core(ids, move || file::truncate(&file, size)).await
+            && let Err(error) = off_core(ids, move || file::truncate(&file, size)).await
         {
             tracing::warn!(%error, "disk space reserved for an upload was not given back");
         }
@@ -129,9 +129,8 @@ impl Floor {
         // A network file system asks its server.
         let free = match file.fd().try_clone() {
             Ok(file) => off_core(None, move || file::free_bytes(&file)).await,
-            Err(error) => Ok(Err(error)),
+            Err(error) => Err(error),
         };
-        let free = free.and_then(|free| free);
         let free = free.map_err(|error| unwritten(&error))?;
         // What has come since the last look is not written yet, or partly.
         let spare = free.saturating_sub(size.saturating_sub(self.size));

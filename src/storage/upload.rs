@@ -340,7 +340,7 @@ impl Root {
                 upload.file = self.directory.with(file);
                 upload.unseen = Some(unseen);
             } else {
-                lock(&**upload.file.fd(), &path)?;
+                lock(upload.file.fd(), &path)?;
             }
             return Ok(upload);
         }
@@ -604,7 +604,7 @@ async fn cut(file: &Handle, size: u64, length: u64) -> io::Result<()> {
     }
     let file = file.fd().try_clone()?;
     // Bits of the mode that have to go depend on who cuts it.
-    off_core(ids, move || file::truncate(&file, length)).await?
+    off_core(ids, move || file::truncate(&file, length)).await
 }
 
 /// Closes a file of `size` bytes. That frees its blocks if it has no name; and ext4 begins to write a file that
@@ -617,20 +617,22 @@ async fn release(file: Handle, size: u64) {
     if size > FREED_INLINE_BYTES_MAX {
         // If no thread could be started, it is closed here. The end is waited for, since it is
         // also that of the lock.
-        let _ = off_core(None, move || drop(file)).await;
+        let close = move || {
+            drop(file);
+            Ok(())
+        };
+        let _ = off_core(None, close).await;
     }
 }
 
 /// Does a job on another thread, with the rights of this account; `None`: with the server's.
 pub(super) async fn off_core<T: Send + 'static>(
     ids: Option<&Arc<Ids>>,
-    job: impl FnOnce() -> T + Send + 'static,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let ids = ids.cloned();
-    tokio::task::spawn_blocking(move || acting::within(ids.as_deref(), job))
-        .await
-        .map_err(io::Error::other)
-        .flatten()
+    let done = tokio::task::spawn_blocking(move || acting::within(ids.as_deref(), job));
+    done.await.map_err(io::Error::other)??
 }
 
 /// How much of a file is freed, or closed, on the core itself. ext4 frees extents of up to 128 MiB each, in

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, PASSWORD, Setup, TestServer, Way, eventually, noise, program, read_all, run};
+use nix::sys::signal::Signal;
 
 const KIB: usize = 1024;
 
@@ -314,7 +315,7 @@ fn a_volume_is_moved_once_by_all_sessions_and_then_refused() {
     let setup = Setup::new()
         .user("alice", "read-write")
         .user_keys("volume = \"1 MB\"\nvolume_up = \"100 kB\"");
-    let server = setup.start();
+    let mut server = setup.start();
     let big = vec![7; 600_000];
     fs::write(server.folder().join("alice/big"), &big).expect("written");
     let mut one = Client::login_as(server.address(), "alice");
@@ -348,6 +349,8 @@ fn a_volume_is_moved_once_by_all_sessions_and_then_refused() {
     let refused = "ringftpd_limit_hits_total{limit=\"volume\"}";
     assert!(metric(&server, refused) >= 3.0);
     // What was moved is still known after the server's end.
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait_for_exit().success());
     let server = server.start_again();
     let mut again = Client::login_as(server.address(), "alice");
     again.passive(Way::Epsv);

@@ -205,6 +205,7 @@ impl Shared {
         self.quota.read(section);
         section.read("folders", &mut self.folders, folders::folders);
         self.allowance.read(section);
+        self.allowance.volume.read(section);
         self.validity.read(section);
         section.read("system", &mut self.system, |value| {
             units::text(value, "the name of an account of this host")
@@ -344,6 +345,10 @@ const USER_KEYS: &[&str] = &[
     "down",
     "up",
     "sessions",
+    "volume",
+    "volume_down",
+    "volume_up",
+    "volume_period",
     "enabled",
     "expires",
     "networks",

@@ -92,6 +92,10 @@ pub const KEYS: Schema = &[
             "down",
             "up",
             "sessions",
+            "volume",
+            "volume_down",
+            "volume_up",
+            "volume_period",
         ],
     ),
     (

@@ -29,6 +29,7 @@ pub(crate) mod section;
 mod server;
 pub(crate) mod units;
 pub(crate) mod users;
+mod volume;
 
 use std::path::Path;
 
@@ -53,6 +54,7 @@ pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, SourceKind, Users};
+pub use volume::{Period, VolumeLimits};
 
 use section::Document;
 

@@ -88,6 +88,7 @@ impl Anonymous {
         self.quota.read(section);
         section.read("folders", &mut self.folders, folders::folders);
         self.allowance.read(section);
+        self.allowance.volume.read(section);
     }
 }
 

@@ -164,9 +164,21 @@ impl Connection {
             tracing::warn!(peer = %self.peer, host, "login refused: the host has gone");
             return Verdict::Unavailable;
         };
+        let allowance = allowance.unwrap_or(of_host.anonymous);
+        let volume = match allowance.volume.are_set() {
+            true => match self.core.quotas.volume_of(&name, allowance.volume).await {
+                Ok(volume) => Some(volume),
+                Err(error) => {
+                    tracing::error!(user = name, %error, "users.state: the volume of a user cannot be read");
+                    return Verdict::Unavailable;
+                }
+            },
+            false => None,
+        };
         let member = self.core.throttle.enter(Entry {
             user: &name,
-            allowance: allowance.unwrap_or(of_host.anonymous),
+            allowance,
+            volume,
             sessions_max: of_host.sessions_per_user,
             session_rates: settings.session_rates,
             host: of_host.allowance.map(|allowance| (host, allowance)),
@@ -388,9 +400,10 @@ impl Connection {
             Transfer::Store { .. } => Direction::Up,
             _ => Direction::Down,
         };
+        let counts = !matches!(transfer, Transfer::List { .. } | Transfer::Digest { .. });
         let pace = core
             .throttle
-            .pace(self.peer, self.member.as_ref(), direction);
+            .pace(self.peer, self.member.as_ref(), direction, counts);
         let future = {
             let shared = Rc::clone(&shared);
             async move {
@@ -420,7 +433,7 @@ impl Connection {
                     other => {
                         let way = way.ok_or(Failure::NoDataConnection)?;
                         let order = order(&core, other, &tree)?;
-                        run(&core, &tree.root, order, way, &shared, pace)
+                        run(&core, &tree.root, order, way, &shared, pace?)
                             .await
                             .map(Transferred::Bytes)
                     }

@@ -287,7 +287,7 @@ fn outside(stage: &mut Stage, text: &str) {
 }
 
 fn failure(name: &str) -> Failure {
-    const ALL: [Failure; 28] = [
+    const ALL: [Failure; 29] = [
         Failure::NotFound,
         Failure::Denied,
         Failure::NotADirectory,
@@ -302,6 +302,7 @@ fn failure(name: &str) -> Failure {
         Failure::ReadOnlyTree,
         Failure::StorageFull,
         Failure::QuotaReached,
+        Failure::VolumeUsedUp,
         Failure::FileTooLarge,
         Failure::OutOfDescriptors,
         Failure::Overloaded,

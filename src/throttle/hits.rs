@@ -21,11 +21,13 @@ pub enum Limit {
     CommandsPerSecond,
     /// `files.min_free`.
     MinFree,
+    /// `volume` of a user, or one of its directions.
+    Volume,
 }
 
 impl Limit {
     /// All of them, with their names in the metrics.
-    pub const ALL: [(Self, &str); 7] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Sessions, "sessions"),
         (Self::SessionsPerIp, "sessions_per_ip"),
         (Self::SessionsPerUser, "sessions_per_user"),
@@ -33,6 +35,7 @@ impl Limit {
         (Self::ConnectionsPerMinute, "connections_per_minute"),
         (Self::CommandsPerSecond, "commands_per_second"),
         (Self::MinFree, "min_free"),
+        (Self::Volume, "volume"),
     ];
 }
 

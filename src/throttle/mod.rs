@@ -19,19 +19,13 @@ use std::time::{Duration, Instant};
 pub use hits::{Hits, Limit, Seldom};
 
 use crate::config::{Allowance, Config, Rates};
+use crate::proto::failure::Failure;
 use crate::proto::network;
+pub use crate::quota::Direction;
+use crate::quota::Volume;
 
 use arrivals::Arrivals;
 use bucket::{Bucket, Events};
-
-/// Which way a transfer goes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Direction {
-    /// To the client.
-    Down,
-    /// To the server.
-    Up,
-}
 
 /// The limits of the server, and who has used how much of them. Shared by all cores.
 #[derive(Debug)]
@@ -134,25 +128,37 @@ impl Throttle {
             self.hits.count(limit);
             return Err(limit);
         }
-        let rates = entry.session_rates;
+        let (rates, volume) = (entry.session_rates, entry.volume);
         Ok(Member {
             user,
-            session: rates.are_set().then(|| {
-                let session = Pair::default();
-                session.set(rates);
-                Arc::new(session)
+            // Most have neither, and room for a pointer is all that they have for it.
+            own: (rates.are_set() || volume.is_some()).then(|| {
+                let pair = Arc::<Pair>::default();
+                pair.set(rates);
+                Box::new(Own { pair, volume })
             }),
         })
     }
 
     /// The rates that a transfer which begins now is held to; `None`: it may go as fast as it can.
+    /// `counts`: for the user's volume.
+    ///
+    /// # Errors
+    /// The volume is used up.
     pub fn pace(
         self: &Arc<Self>,
         client: IpAddr,
         member: Option<&Member>,
         direction: Direction,
-    ) -> Option<Pace> {
-        let session = member.and_then(|member| member.session.as_ref());
+        counts: bool,
+    ) -> Result<Option<Pace>, Failure> {
+        let own = member.and_then(|member| member.own.as_ref());
+        let session = own.map(|own| &own.pair);
+        let volume = own.and_then(|own| own.volume.as_ref()).filter(|_| counts);
+        if volume.is_some_and(|volume| volume.left(direction) == 0) {
+            self.hits.count(Limit::Volume);
+            return Err(Failure::VolumeUsedUp);
+        }
         let user = member.map(|member| &member.user.pair);
         let host = member.and_then(|member| member.user.host.as_ref());
         let host = host.map(|host| &host.pair);
@@ -168,17 +174,18 @@ impl Throttle {
             let new = || self.each_client.copy();
             pairs.push(living(&mut clients, network::of_client(client), new));
         }
-        if pairs.is_empty() {
-            return None;
+        if pairs.is_empty() && volume.is_none() {
+            return Ok(None);
         }
         pairs.iter().for_each(|pair| pair.way(direction).enter());
-        Some(Pace {
+        Ok(Some(Pace {
             throttle: Arc::clone(self),
             direction,
             session_rate: session.and_then(|pair| NonZeroU64::new(pair.way(direction).rate())),
             pairs,
+            volume: volume.map(Arc::clone),
             left: 0,
-        })
+        }))
     }
 
     /// The time of the buckets, whose credit reaches back a round.
@@ -222,7 +229,7 @@ impl Pair {
 }
 
 /// A session that is about to begin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry<'e> {
     /// The user's name, which no user of another host has.
     pub user: &'e str,
@@ -234,6 +241,8 @@ pub struct Entry<'e> {
     pub session_rates: Rates,
     /// The virtual host that the user is of, and what all its sessions may take.
     pub host: Option<(&'e str, Allowance)>,
+    /// How much the user may move in a period.
+    pub volume: Option<Arc<Volume>>,
 }
 
 /// Sessions that share rates and are counted: those of a user, or of a virtual host.
@@ -267,7 +276,14 @@ impl Group {
 #[derive(Debug)]
 pub struct Member {
     user: Arc<Group>,
-    session: Option<Arc<Pair>>,
+    own: Option<Box<Own>>,
+}
+
+/// What a session is held to for itself.
+#[derive(Debug)]
+struct Own {
+    pair: Arc<Pair>,
+    volume: Option<Arc<Volume>>,
 }
 
 impl Drop for Member {
@@ -286,6 +302,7 @@ pub struct Pace {
     direction: Direction,
     pairs: Vec<Arc<Pair>>,
     session_rate: Option<NonZeroU64>,
+    volume: Option<Arc<Volume>>,
     left: u64,
 }
 
@@ -301,16 +318,26 @@ impl Pace {
     }
 
     /// Takes the next piece; says how long it has to wait. It is there from then on.
-    pub fn take(&mut self) -> Duration {
+    ///
+    /// # Errors
+    /// The volume is used up.
+    pub fn take(&mut self) -> Result<Duration, Failure> {
         let now = self.throttle.now();
         let ways = self.pairs.iter().map(|pair| pair.way(self.direction));
-        let piece = ways.clone().map(Bucket::piece).min().unwrap_or(u64::MAX);
+        let mut piece = ways.clone().map(Bucket::piece).min().unwrap_or(u64::MAX);
+        if let Some(volume) = &self.volume {
+            piece = volume.take(self.direction, piece.min(PIECE_BYTES_MAX));
+            if piece == 0 {
+                self.throttle.hits.count(Limit::Volume);
+                return Err(Failure::VolumeUsedUp);
+            }
+        }
         let start = ways.map(|way| way.take(piece, now)).max();
         self.left = piece.min(PIECE_BYTES_MAX);
         let wait = start.unwrap_or(now).saturating_sub(now);
         let waited = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
         self.throttle.waited[self.direction as usize].fetch_add(waited, Ordering::Relaxed);
-        wait
+        Ok(wait)
     }
 
     /// The rate of the session alone, if it has one.
@@ -324,6 +351,9 @@ impl Drop for Pace {
         for way in self.pairs.iter().map(|pair| pair.way(self.direction)) {
             way.give_back(self.left);
             way.leave();
+        }
+        if let Some(volume) = &self.volume {
+            volume.give_back(self.direction, self.left);
         }
     }
 }

@@ -26,6 +26,7 @@ fn entry<'e>(user: &'e str, allowance: Allowance, session_rates: Rates) -> Entry
         sessions_max: 0,
         session_rates,
         host: None,
+        volume: None,
     }
 }
 
@@ -36,10 +37,16 @@ fn without_a_limit_there_is_no_pace() {
     let member = member.unwrap();
     assert!(
         throttle
-            .pace(CLIENT, Some(&member), Direction::Down)
+            .pace(CLIENT, Some(&member), Direction::Down, true)
+            .unwrap()
             .is_none()
     );
-    assert!(throttle.pace(CLIENT, None, Direction::Up).is_some());
+    assert!(
+        throttle
+            .pace(CLIENT, None, Direction::Up, true)
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[test]
@@ -49,45 +56,63 @@ fn a_transfer_is_held_to_the_tightest_of_its_rates() {
     let allowance = Allowance {
         rates: rates(200_000),
         sessions: None,
+        ..Allowance::default()
     };
     let member = throttle.enter(entry("a", allowance, rates(5_000_000)));
     let member = member.unwrap();
     let mut pace = throttle
-        .pace(CLIENT, Some(&member), Direction::Down)
+        .pace(CLIENT, Some(&member), Direction::Down, true)
+        .unwrap()
         .unwrap();
     assert_eq!(pace.session_rate(), NonZeroU64::new(5_000_000));
-    assert_eq!((pace.left(), pace.take()), (0, Duration::ZERO));
+    assert_eq!((pace.left(), pace.take().unwrap()), (0, Duration::ZERO));
     assert_eq!(pace.left(), 10_000);
     pace.spend(10_000);
-    assert_eq!(pace.take(), Duration::ZERO, "what an idle bucket saves");
-    assert!(pace.take() > Duration::from_millis(30));
+    assert_eq!(
+        pace.take().unwrap(),
+        Duration::ZERO,
+        "what an idle bucket saves"
+    );
+    assert!(pace.take().unwrap() > Duration::from_millis(30));
     assert!(throttle.waited(Direction::Down) > Duration::from_millis(30));
     // Somebody else who comes from there.
-    let mut other = throttle.pace(CLIENT, None, Direction::Down).unwrap();
-    assert_eq!((other.take(), other.left()), (Duration::ZERO, 25_000));
+    let mut other = throttle
+        .pace(CLIENT, None, Direction::Down, true)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (other.take().unwrap(), other.left()),
+        (Duration::ZERO, 25_000)
+    );
 }
 
 #[test]
 fn an_end_gives_back_what_was_not_moved() {
     let throttle = throttle("[limits]\ntotal_down = \"100 kB/s\"\n");
     for _ in 0..100 {
-        let mut pace = throttle.pace(CLIENT, None, Direction::Down).unwrap();
-        assert_eq!(pace.take(), Duration::ZERO);
+        let mut pace = throttle
+            .pace(CLIENT, None, Direction::Down, true)
+            .unwrap()
+            .unwrap();
+        assert_eq!(pace.take().unwrap(), Duration::ZERO);
     }
 }
 
 #[test]
 fn a_reload_reaches_transfers_under_way() {
     let throttle = throttle("[limits]\nip_down = \"1 kB/s\"\ntotal_down = \"1 kB/s\"\n");
-    let mut pace = throttle.pace(CLIENT, None, Direction::Down).unwrap();
-    pace.take();
+    let mut pace = throttle
+        .pace(CLIENT, None, Direction::Down, true)
+        .unwrap()
+        .unwrap();
+    pace.take().unwrap();
     throttle.set(&config("[limits]\ntotal_down = \"1 GB/s\"\n"));
-    pace.take();
+    pace.take().unwrap();
     assert_eq!(pace.left(), 50_000_000);
     throttle.set(&config(""));
-    pace.take();
+    pace.take().unwrap();
     assert_eq!(
-        (pace.take(), pace.left()),
+        (pace.take().unwrap(), pace.left()),
         (Duration::ZERO, PIECE_BYTES_MAX)
     );
 }
@@ -99,6 +124,7 @@ fn sessions_of_a_user_are_counted() {
         let allowance = Allowance {
             rates: Rates::default(),
             sessions: own,
+            ..Allowance::default()
         };
         throttle.enter(Entry {
             sessions_max: default,
@@ -123,6 +149,7 @@ fn sessions_of_a_host_are_counted_and_share_its_rate() {
     let allowance = Allowance {
         rates: rates(1_000_000),
         sessions: Some(2),
+        ..Allowance::default()
     };
     let enter = |user, host| {
         throttle.enter(Entry {
@@ -139,13 +166,17 @@ fn sessions_of_a_host_are_counted_and_share_its_rate() {
     let other = enter("lab/a", "lab").unwrap();
     let paced = |member| {
         throttle
-            .pace(CLIENT, Some(member), Direction::Down)
+            .pace(CLIENT, Some(member), Direction::Down, true)
+            .unwrap()
             .unwrap()
     };
     let (mut one, mut two, mut elsewhere) = (paced(&first), paced(&second), paced(&other));
-    while one.take().is_zero() {}
-    assert!(!two.take().is_zero(), "the host's rate is one for all");
-    assert!(elsewhere.take().is_zero());
+    while one.take().unwrap().is_zero() {}
+    assert!(
+        !two.take().unwrap().is_zero(),
+        "the host's rate is one for all"
+    );
+    assert!(elsewhere.take().unwrap().is_zero());
     drop((one, two, first));
     assert!(enter("shop/c", "shop").is_ok());
 }
@@ -157,7 +188,8 @@ fn names_of_users_who_have_gone_are_forgotten() {
         let name = number.to_string();
         let member = throttle.enter(entry(&name, Allowance::default(), Rates::default()));
         let client = IpAddr::from(number.to_be_bytes());
-        throttle.pace(client, member.as_ref().ok(), Direction::Up);
+        let paced = throttle.pace(client, member.as_ref().ok(), Direction::Up, true);
+        paced.unwrap();
     }
     assert!(locked(&throttle.users).len() < 100);
     assert!(locked(&throttle.clients).len() < 100);

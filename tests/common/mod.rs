@@ -6,6 +6,7 @@
     reason = "every test file is a crate of its own and uses a part"
 )]
 
+pub(crate) mod accounts;
 mod client;
 mod files;
 mod server;

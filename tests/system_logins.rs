@@ -64,7 +64,12 @@ fn server(source: &str, change: impl FnOnce(Setup) -> Setup) -> Option<TestServe
     let users = "[default]\naccess = \"read-write\"\n";
     fs::write(setup.folder().join("users.toml"), users).expect("the users file");
     mode(setup.folder(), 0o777);
-    let mount = format!("mount --bind {} /etc && exec \"$@\"", etc.display());
+    // With what the systemd unit leaves of root.
+    let mount = format!(
+        "mount --bind {} /etc && exec setpriv --no-new-privs \
+         --bounding-set=-all,+setuid,+setgid,+net_bind_service \"$@\"",
+        etc.display()
+    );
     let setup = setup.under(&["unshare", "-m", "sh", "-c", &mount, "sh"]);
     Some(change(setup).start())
 }
@@ -298,6 +303,37 @@ mod pam {
         assert_eq!(curl(&server, "alice", "whatever"), Ok(()));
         let told = fs::read_to_string(told).expect("what the script writes");
         assert_eq!(told, "ringftpd alice 127.0.0.1 ftp 0\n");
+    }
+
+    #[test]
+    fn what_is_remembered_does_not_outlive_the_account() {
+        let Some(server) = server("pam", |setup| setup) else {
+            return;
+        };
+        let remembered = || server.report().logins.remembered;
+        assert_eq!(curl(&server, "alice", PASSWORD), Ok(()));
+        assert_eq!(curl(&server, "alice", PASSWORD), Ok(()));
+        assert_eq!(remembered(), 1);
+        let put = |name: &str, text: &str| {
+            let file = server.folder().join("etc").join(name);
+            let before = fs::read_to_string(&file).expect("a file of /etc");
+            fs::write(file, text).expect("a file of /etc");
+            before
+        };
+        let refused = put("ftpusers", "alice\n");
+        assert_eq!(curl(&server, "alice", PASSWORD), Err(CURL_LOGIN_DENIED));
+        server.wait_for_log("user=\"alice\" reason=not-by-ftp");
+        put("ftpusers", &refused);
+        // In another group from now on: PAM is asked again.
+        let group = put("group", "");
+        put("group", &format!("{group}more:x:61302:alice\n"));
+        assert_eq!(curl(&server, "alice", PASSWORD), Ok(()));
+        assert_eq!(remembered(), 1);
+        assert_eq!(curl(&server, "alice", PASSWORD), Ok(()));
+        assert_eq!(remembered(), 2);
+        put("passwd", "");
+        assert_eq!(curl(&server, "alice", PASSWORD), Err(CURL_LOGIN_DENIED));
+        server.wait_for_log("user=\"alice\" reason=unknown-user");
     }
 
     #[test]

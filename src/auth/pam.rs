@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::config::{Config, HASH_THREADS_MAX, SourceKind};
+use crate::config::{Config, HASH_THREADS_MAX};
 use crate::sys::handing;
 use crate::sys::pam::{self, Verdict};
 
@@ -38,9 +38,7 @@ impl PamDoor {
     /// # Errors
     /// What the system says to a new process.
     pub fn open(config: &Config) -> io::Result<Option<Arc<Self>>> {
-        let hosts = config.hosts.iter().map(|host| &host.users);
-        let mut all = hosts.chain([&config.users]);
-        if !all.any(|users| users.enabled && users.sources.contains(&SourceKind::Pam)) {
+        if !config.asks_pam() {
             return Ok(None);
         }
         let (keeper, its) = handing::pair()?;

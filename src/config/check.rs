@@ -109,13 +109,8 @@ impl Config {
             let problem = Problem::new("users.system", message).hint(hint);
             checked.problems.push(problem);
         }
-        let all_users = self.hosts.iter().map(|host| &host.users);
-        let mut sources = all_users
-            .chain([&self.users])
-            .flat_map(|users| &users.sources);
-        if let Some(kind) = sources.find(|kind| kind.wants_root() && !host.root) {
-            let name = kind.name();
-            let message = format!("{name:?} is asked without root, by which most of it fails");
+        if self.asks_pam() && !host.root {
+            let message = "PAM is asked without root, by which most of its modules fail";
             let hint = "start the server as root with server.user set";
             let warning = Problem::new("users.sources", message).hint(hint);
             checked.warnings.push(warning);

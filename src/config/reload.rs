@@ -30,6 +30,8 @@ impl Config {
         compare(users.state != new.state, "users.state");
         compare(users.system != new.system, "users.system");
         compare(users.pam_service != new.pam_service, "users.pam_service");
+        // Until then nobody gets in by it.
+        compare(other.asks_pam() && !self.asks_pam(), "users.sources");
         compare(self.log.format != other.log.format, "log.format");
         compare(self.admin != other.admin, "admin");
         keys

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::section::{Section, Value, Wrong};
-use super::{Allowance, Folder, Problem, QuotaLimits, folders, limits, rights, units};
+use super::{Allowance, Config, Folder, Problem, QuotaLimits, folders, limits, rights, units};
 use crate::proto::rights::Rights;
 
 /// Access without an account: USER `anonymous` or `ftp`, any password (RFC 1635).
@@ -61,15 +61,6 @@ impl SourceKind {
         }
     }
 
-    /// Whether it is of little use to a server that was not started as root.
-    pub(super) fn wants_root(self) -> bool {
-        match self {
-            Self::File | Self::Program | Self::Http | Self::Shadow => false,
-            #[cfg(feature = "pam")]
-            Self::Pam => true,
-        }
-    }
-
     /// What the configuration calls it.
     pub fn name(self) -> &'static str {
         let named = Self::NAMES.iter().find(|(_, kind)| *kind == self);
@@ -109,6 +100,20 @@ pub struct Users {
     pub require_shell: bool,
     /// The service that PAM is asked by: a file of /etc/pam.d.
     pub pam_service: String,
+}
+
+impl Config {
+    /// Whether PAM is asked for users of the server or of a virtual host.
+    pub fn asks_pam(&self) -> bool {
+        let is_pam = |kind: &SourceKind| match kind {
+            #[cfg(feature = "pam")]
+            SourceKind::Pam => true,
+            _ => false,
+        };
+        let hosts = self.hosts.iter().map(|host| &host.users);
+        let mut all = hosts.chain([&self.users]);
+        all.any(|users| users.enabled && users.sources.iter().any(is_pam))
+    }
 }
 
 impl Anonymous {

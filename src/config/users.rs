@@ -285,4 +285,28 @@ mod tests {
             assert!(told.contains("/etc/pam.d"), "{told}");
         }
     }
+
+    #[cfg(feature = "pam")]
+    #[test]
+    fn pam_wants_root_and_a_restart_when_it_is_asked_for_the_first_time() {
+        let parse = |text: &str| Config::parse(text, "test").expect("valid");
+        let off = parse("[users]\nsystem = true\n");
+        let on = parse("[users]\nsystem = true\nsources = [\"file\", \"pam\"]\n");
+        let of_host = parse(
+            "[users]\nsystem = true\n[host.x]\nnames = [\"x\"]\n[host.x.users]\nsources = [\"pam\"]\n",
+        );
+        assert!(!off.asks_pam() && on.asks_pam() && of_host.asks_pam());
+        assert_eq!(off.restart_needed(&on), ["users.sources"]);
+        assert!(on.restart_needed(&off).is_empty());
+        for (root, warnings) in [(false, 1), (true, 0)] {
+            let checked = on.check_host(&crate::config::Host {
+                cpus: vec![0],
+                root,
+                acts_as_others: true,
+            });
+            let told = checked.warnings.iter();
+            let told = told.filter(|warning| warning.key == "users.sources");
+            assert_eq!(told.count(), warnings);
+        }
+    }
 }

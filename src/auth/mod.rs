@@ -6,14 +6,16 @@
 //! all get the same answer.
 
 mod counts;
-pub mod edit;
+mod database;
 mod guard;
 pub mod import;
+mod keys;
 mod name;
 mod password;
 mod recent;
 mod remembered;
 mod source;
+pub mod store;
 mod users;
 mod validity;
 
@@ -27,6 +29,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use counts::Counts;
+pub use database::Access;
+pub use keys::{keys_of, value_of};
 pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use users::{User, UserList};
@@ -36,7 +40,7 @@ use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits, SourceKin
 use crate::proto::rights::Rights;
 use guard::Guard;
 use remembered::Remembered;
-use source::{Found, Http, Login, Member, OfFile, Program, Source, UsersFile};
+use source::{Found, Http, Login, Member, OfDatabase, OfFile, Program, Source, UsersFile};
 
 /// Who logged in, and what is theirs.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -142,19 +146,32 @@ struct UserSources {
 
 impl UserSources {
     fn new(users: &config::Users) -> Self {
-        let chain = users.sources.iter().map(|kind| -> Box<dyn Source> {
+        let chain = users.sources.iter().filter_map(|kind| {
             let timeout = users.source_timeout;
-            match kind {
+            Some::<Box<dyn Source>>(match kind {
                 SourceKind::File => Box::new(OfFile),
                 SourceKind::Program => Box::new(Program::new(users.program.clone(), timeout)),
                 SourceKind::Http => Box::new(Http::new(users.http.clone(), timeout)),
-            }
+                // A configuration without its place is refused.
+                SourceKind::Database => Box::new(OfDatabase::new(Access::of(users)?)),
+            })
         });
         Self {
             file: UsersFile::new(users.file.clone()),
             chain: chain.collect(),
             begins_with_file: users.sources.first() == Some(&SourceKind::File),
         }
+    }
+
+    /// The hash to verify for a name that no source has, so that the time of a refusal does not tell
+    /// which names there are: one of the cost that most users' hashes have. Whoever has another one
+    /// stands out by the time, which no single choice can avoid; new passwords make all alike. It is
+    /// one of the users' own, as only that costs the same to the last byte; whether it matches is not
+    /// looked at.
+    fn nobody(&self, users: &UserList) -> StoredHash {
+        let usual = self.chain.iter().filter_map(|source| source.usual(users));
+        let most = usual.max_by_key(|(count, _)| *count);
+        most.map_or_else(StoredHash::of_nobody, |(_, hash)| hash)
     }
 }
 
@@ -270,7 +287,7 @@ impl Authenticator {
                     // The time of a refusal must not tell which names exist.
                     Counts::add(&self.counts.hashes);
                     // The result must be used, or the work could be optimised away.
-                    std::hint::black_box(users.nobody().matches(password));
+                    std::hint::black_box(chain.nobody(&users).matches(password));
                 }
                 return Outcome::Refused(reason);
             }
@@ -377,16 +394,18 @@ impl Authenticator {
     /// they are off.
     ///
     /// # Errors
-    /// What is wrong with the users file or another source.
-    pub fn users(&self) -> Result<Vec<Identity>, String> {
+    /// What is wrong, and with which source.
+    pub fn users(&self) -> Result<Vec<Identity>, (SourceKind, String)> {
         let sources = self.sources();
         let Some(chain) = &sources.users else {
             return Ok(Vec::new());
         };
-        let users = chain.file.current()?;
+        let users = chain.file.current();
+        let users = users.map_err(|reason| (SourceKind::File, reason))?;
         let mut all = Vec::new();
         for source in &chain.chain {
-            all.extend(source.list(&users)?);
+            let listed = source.list(&users);
+            all.extend(listed.map_err(|reason| (source.kind(), reason))?);
         }
         Ok(all)
     }

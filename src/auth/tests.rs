@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::edit::{self, EditError, Readers};
+use super::store::{FileStore, Readers, Store, StoreError};
 use super::*;
 use crate::proto::rights::RightSet;
 
@@ -18,6 +18,37 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         folders: Arc::default(),
         allowance: Allowance::default(),
         validity: Validity::default(),
+    }
+}
+
+/// The users file as `ringftpd user` changes it.
+mod edit {
+    use super::*;
+
+    pub(super) fn add(path: &Path, readers: Readers, user: User) -> Result<(), StoreError> {
+        let keys = keys_of(&user).expect("a path in UTF-8");
+        FileStore::new(path.to_owned(), readers).add(&user.name, keys)
+    }
+
+    pub(super) fn set_password(
+        path: &Path,
+        name: &UserName,
+        password: StoredHash,
+    ) -> Result<(), StoreError> {
+        let password = toml::Value::String(password.as_text().to_owned());
+        store(path).change(name, &[("password".to_owned(), Some(password))])
+    }
+
+    pub(super) fn delete(path: &Path, name: &UserName) -> Result<(), StoreError> {
+        store(path).delete(name)
+    }
+
+    pub(super) fn list(path: &Path) -> Result<UserList, StoreError> {
+        store(path).list()
+    }
+
+    fn store(path: &Path) -> FileStore {
+        FileStore::new(path.to_owned(), Readers::Owner)
     }
 }
 
@@ -323,11 +354,11 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     let name = alice.name.clone();
     assert!(matches!(
         edit::delete(&path, &name),
-        Err(EditError::Unknown { .. })
+        Err(StoreError::Unknown { .. })
     ));
     edit::add(&path, Readers::Owner, alice.clone()).expect("added");
     let again = edit::add(&path, Readers::Owner, alice.clone());
-    assert!(matches!(again, Err(EditError::Exists(_))));
+    assert!(matches!(again, Err(StoreError::Exists(_))));
 
     let inline = fs::read_to_string(&path).expect("read");
     let hash = inline
@@ -338,7 +369,7 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     fs::write(&path, &inline).expect("written");
     assert!(matches!(
         edit::delete(&path, &name),
-        Err(EditError::Unusual { .. })
+        Err(StoreError::Unusual { .. })
     ));
     assert_eq!(
         fs::read_to_string(&path).expect("read"),
@@ -349,7 +380,7 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     fs::write(&path, "[user.alice]\n").expect("written");
     assert!(matches!(
         edit::add(&path, Readers::Owner, alice),
-        Err(EditError::Invalid(_))
+        Err(StoreError::Invalid(_))
     ));
 }
 
@@ -465,7 +496,8 @@ fn unknown_names_cost_what_most_users_cost() {
         let text: String = sections.collect();
         UserList::parse(&text, "users").expect("a valid list")
     };
-    assert_eq!(list(&[]).nobody(), &StoredHash::of_nobody());
-    assert_eq!(list(&[sha, md5, sha]).nobody().as_text(), sha);
-    assert_eq!(list(&[md5, md5, sha]).nobody().as_text(), md5);
+    let sources = UserSources::new(&config::Users::default());
+    assert_eq!(sources.nobody(&list(&[])), StoredHash::of_nobody());
+    assert_eq!(sources.nobody(&list(&[sha, md5, sha])).as_text(), sha);
+    assert_eq!(sources.nobody(&list(&[md5, md5, sha])).as_text(), md5);
 }

@@ -1,6 +1,7 @@
 //! What a user is, in the words of the users file; other sources use the same ones.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -73,7 +74,7 @@ impl User {
 pub struct UserList {
     users: BTreeMap<UserName, User>,
     default: Shared,
-    nobody: OnceLock<StoredHash>,
+    usual: OnceLock<Option<(usize, StoredHash)>>,
 }
 
 impl UserList {
@@ -88,7 +89,7 @@ impl UserList {
         Ok(Self {
             users,
             default,
-            nobody: OnceLock::new(),
+            usual: OnceLock::new(),
         })
     }
 
@@ -102,21 +103,10 @@ impl UserList {
         self.users.values()
     }
 
-    /// The hash to verify for a name that is not in the list, so that the time of a refusal does not
-    /// tell which names are: a hash of the cost that most users' hashes have. Whoever has another one
-    /// stands out by the time, which no single choice can avoid; new passwords make all alike. It is
-    /// one of the users' own, as only that costs the same to the last byte; whether it matches is not
-    /// looked at.
-    pub(super) fn nobody(&self) -> &StoredHash {
-        self.nobody.get_or_init(|| {
-            let mut costs: BTreeMap<&str, (usize, &StoredHash)> = BTreeMap::new();
-            for user in self.iter() {
-                let hash = &user.password;
-                costs.entry(hash.cost()).or_insert((0, hash)).0 += 1;
-            }
-            let most = costs.into_values().max_by_key(|(count, _)| *count);
-            most.map_or_else(StoredHash::of_nobody, |(_, hash)| hash.clone())
-        })
+    /// A hash of the cost that most users' hashes have, and how many that are.
+    pub(super) fn usual(&self) -> Option<&(usize, StoredHash)> {
+        let hashes = || StoredHash::usual(self.iter().map(|user| &user.password));
+        self.usual.get_or_init(hashes).as_ref()
     }
 
     pub(super) fn insert(&mut self, user: User) {
@@ -299,17 +289,18 @@ fn hash(value: &Value<'_>) -> Result<StoredHash, Wrong> {
     })
 }
 
-/// Where the value of `user.NAME.password` stands in `text`.
-pub(super) fn password_place(text: &str, name: &UserName) -> Option<std::ops::Range<usize>> {
+/// Where the values of the keys of a user stand in `text`.
+pub(super) fn places(text: &str, name: &UserName) -> Vec<(&'static str, Range<usize>)> {
     let mut document = Document::new(text, "", SCHEMA).secret();
     read_users(&mut document);
-    document.place(&format!("user.{name}.password"))
+    let place = |key: &&'static str| Some((*key, document.place(&format!("user.{name}.{key}"))?));
+    USER_KEYS.iter().filter_map(place).collect()
 }
 
 /// The sections and keys of a users file.
 const SCHEMA: Schema = &[("default", DEFAULT_KEYS), ("user", USER_KEYS)];
 
-const USER_KEYS: &[&str] = &[
+pub(super) const USER_KEYS: &[&str] = &[
     "password",
     "root",
     "access",

@@ -112,7 +112,7 @@ fn logins(config: &Config, survey: &Survey) -> String {
     }
     if config.users.enabled {
         let users = counted(survey.users.len(), "user");
-        parts.push(format!("{users} of {}", config.users.file.display()));
+        parts.push(format!("{users} of {}", config.users.places()));
     }
     parts.join("; ")
 }

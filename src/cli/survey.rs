@@ -8,7 +8,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
 use crate::auth::{Authenticator, Identity};
-use crate::config::{CPUS_MAX, Config, Host, PortRange, Problem};
+use crate::config::{CPUS_MAX, Config, Database, Host, PortRange, Problem, SourceKind};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -106,33 +106,46 @@ impl Survey {
         let file = &config.users.file;
         match Authenticator::new(&config.anonymous, &config.users).users() {
             Ok(users) => self.users = users,
-            Err(reason) => {
-                self.problems.push(Problem::new("users.file", reason));
+            Err((source, reason)) => {
+                self.problems.push(Problem::new(source.key(), reason));
                 return;
             }
         }
+        let sources = &config.users.sources;
+        let key = sources.first().map_or("users.file", |kind| kind.key());
         for user in &self.users {
             if let Some(reason) = not_a_directory(&user.root) {
                 let message = format!("{}'s root {}: {reason}", user.name, user.root.display());
                 let hint = "create it; until then this user cannot log in";
-                self.warnings
-                    .push(Problem::new("users.file", message).hint(hint));
+                self.warnings.push(Problem::new(key, message).hint(hint));
             }
         }
-        match (fs::metadata(file), account) {
-            (Err(_), _) if !config.anonymous.enabled => {
+        let is_only_source = sources[..] == [SourceKind::File];
+        if let (Some(Database::Sqlite(path)), true) = (
+            &config.users.database,
+            sources.contains(&SourceKind::Database),
+        ) {
+            self.readable("users.database", path, account);
+        }
+        match fs::metadata(file) {
+            Err(_) if is_only_source && !config.anonymous.enabled => {
                 let message = format!("{} does not exist: nobody can log in", file.display());
                 let hint = "ringftpd user add NAME --root DIR";
                 self.warnings
                     .push(Problem::new("users.file", message).hint(hint));
             }
-            (Ok(metadata), Some((uid, gid))) if !readable(&metadata, uid, gid) => {
-                let message = format!("{} is not readable for server.user", file.display());
-                let hint = format!("chgrp {gid} {0} && chmod 640 {0}", file.display());
-                self.problems
-                    .push(Problem::new("users.file", message).hint(hint));
-            }
-            _ => {}
+            _ => self.readable("users.file", file, account),
+        }
+    }
+
+    /// Looks whether the server can read a file, if it is there.
+    fn readable(&mut self, key: &str, file: &Path, account: Option<(Uid, Gid)>) {
+        if let (Ok(metadata), Some((uid, gid))) = (fs::metadata(file), account)
+            && !readable(&metadata, uid, gid)
+        {
+            let message = format!("{} is not readable for server.user", file.display());
+            let hint = format!("chgrp {gid} {0} && chmod 640 {0}", file.display());
+            self.problems.push(Problem::new(key, message).hint(hint));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where users come from: several sources, asked in order. The first one that knows a name decides.
 
+mod database;
 mod file;
 mod hook;
 mod http;
@@ -11,8 +12,9 @@ use std::net::IpAddr;
 use super::name::UserName;
 use super::users::{User, UserList};
 use super::validity::Validity;
-use super::{Identity, Reason};
+use super::{Identity, Reason, StoredHash};
 use crate::config::SourceKind;
+pub(super) use database::OfDatabase;
 pub(super) use file::UsersFile;
 pub(super) use http::Http;
 pub(super) use program::Program;
@@ -80,6 +82,12 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`Source::find`].
     fn list(&self, users: &UserList) -> Result<Vec<Identity>, String>;
+
+    /// A hash of the cost that most of its users' hashes have, and how many it knows of that have it;
+    /// `None`: it has none that it knows of.
+    fn usual(&self, _users: &UserList) -> Option<(usize, StoredHash)> {
+        None
+    }
 }
 
 /// The users of the users file itself.
@@ -98,5 +106,9 @@ impl Source for OfFile {
 
     fn list(&self, users: &UserList) -> Result<Vec<Identity>, String> {
         Ok(users.iter().map(User::identity).collect())
+    }
+
+    fn usual(&self, users: &UserList) -> Option<(usize, StoredHash)> {
+        users.usual().cloned()
     }
 }

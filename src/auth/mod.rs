@@ -390,25 +390,44 @@ impl Authenticator {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names and directories of all users that the sources can list, for a start-up check; empty when
-    /// they are off.
-    ///
-    /// # Errors
-    /// What is wrong, and with which source.
-    pub fn users(&self) -> Result<Vec<Identity>, (SourceKind, String)> {
+    /// What the sources can list of their users, for a check at the start; empty when they are off.
+    pub fn users(&self) -> Vec<Listed> {
         let sources = self.sources();
         let Some(chain) = &sources.users else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
-        let users = chain.file.current();
-        let users = users.map_err(|reason| (SourceKind::File, reason))?;
+        let users = match chain.file.current() {
+            Ok(users) => users,
+            Err(reason) => {
+                return vec![Listed {
+                    source: SourceKind::File,
+                    users: Err(reason),
+                    count: 0,
+                }];
+            }
+        };
         let mut all = Vec::new();
         for source in &chain.chain {
-            let listed = source.list(&users);
-            all.extend(listed.map_err(|reason| (source.kind(), reason))?);
+            let users = source.list(&users);
+            all.push(Listed {
+                source: source.kind(),
+                count: source.count(users.as_ref().map_or(0, Vec::len)),
+                users,
+            });
         }
-        Ok(all)
+        all
     }
+}
+
+/// What a source can list of its users.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    /// Which source it is.
+    pub source: SourceKind,
+    /// How many users it has.
+    pub count: usize,
+    /// Names and directories of all of them, or of many, or why they cannot be listed.
+    pub users: Result<Vec<Identity>, String>,
 }
 
 #[cfg(test)]

@@ -419,7 +419,11 @@ fn directories_with_odd_names_survive_the_users_file() {
         ..user("odd", "x", RightSet::READ_WRITE)
     };
     edit::add(&path, Readers::Owner, odd).expect("added");
-    let users: Vec<Identity> = authenticator(&path, false).users().expect("valid");
+    let users: Vec<Identity> = authenticator(&path, false)
+        .users()
+        .into_iter()
+        .flat_map(|listed| listed.users.expect("valid"))
+        .collect();
     assert_eq!(
         users.iter().map(|user| &user.root).collect::<Vec<_>>(),
         [&root]

@@ -263,8 +263,10 @@ impl UserList {
         keys: &toml::Table,
         origin: &str,
     ) -> Result<Described, String> {
-        let text = toml::to_string(keys).map_err(|error| format!("{origin}: {error}"))?;
-        let text = format!("[user]\n{text}");
+        // Below a section, so that tables in it stand there as well.
+        let keys = toml::Value::Table(keys.clone());
+        let document = toml::Table::from_iter([("user".to_owned(), keys)]);
+        let text = toml::to_string(&document).map_err(|error| format!("{origin}: {error}"))?;
         let origin = format!("user {name} of {origin}");
         let mut document = Document::new(&text, &origin, SCHEMA).secret();
         let mut section = document.section("user", USER_KEYS);

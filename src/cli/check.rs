@@ -111,7 +111,7 @@ fn logins(config: &Config, survey: &Survey) -> String {
         ));
     }
     if config.users.enabled {
-        let users = counted(survey.users.len(), "user");
+        let users = counted(survey.users, "user");
         parts.push(format!("{users} of {}", config.users.places()));
     }
     parts.join("; ")

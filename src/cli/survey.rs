@@ -21,8 +21,8 @@ pub(super) struct Survey {
     pub(super) warnings: Vec<Problem>,
     /// The CPU of each thread.
     pub(super) cpus: Vec<usize>,
-    /// The virtual users.
-    pub(super) users: Vec<Identity>,
+    /// How many virtual users there are.
+    pub(super) users: usize,
 }
 
 pub(super) fn survey(config: &Config) -> Survey {
@@ -36,7 +36,7 @@ pub(super) fn survey(config: &Config) -> Survey {
         config_warnings: checked.warnings,
         warnings: Vec::new(),
         cpus: config.server.cores.cpus(&host.cpus),
-        users: Vec::new(),
+        users: 0,
     };
     let account = survey.account(config);
     survey.anonymous(config);
@@ -103,29 +103,35 @@ impl Survey {
         if !config.users.enabled {
             return;
         }
-        let file = &config.users.file;
-        match Authenticator::new(&config.anonymous, &config.users).users() {
-            Ok(users) => self.users = users,
-            Err((source, reason)) => {
-                self.problems.push(Problem::new(source.key(), reason));
-                return;
+        for listed in Authenticator::new(&config.anonymous, &config.users).users() {
+            self.users += listed.count;
+            match listed.users {
+                Ok(users) => self.roots(listed.source.key(), &users),
+                // It may be on its way up as well, and the server tries again for each login.
+                Err(reason) if listed.source == SourceKind::Database => {
+                    let hint = "until it answers, nobody of it can log in";
+                    self.warnings
+                        .push(Problem::new(listed.source.key(), reason).hint(hint));
+                }
+                Err(reason) => {
+                    self.problems
+                        .push(Problem::new(listed.source.key(), reason));
+                    return;
+                }
             }
         }
-        let sources = &config.users.sources;
-        let key = sources.first().map_or("users.file", |kind| kind.key());
-        for user in &self.users {
-            if let Some(reason) = not_a_directory(&user.root) {
-                let message = format!("{}'s root {}: {reason}", user.name, user.root.display());
-                let hint = "create it; until then this user cannot log in";
-                self.warnings.push(Problem::new(key, message).hint(hint));
-            }
-        }
+        let (file, sources) = (&config.users.file, &config.users.sources);
         let is_only_source = sources[..] == [SourceKind::File];
-        if let (Some(Database::Sqlite(path)), true) = (
-            &config.users.database,
-            sources.contains(&SourceKind::Database),
-        ) {
-            self.readable("users.database", path, account);
+        match &config.users.database {
+            Some(Database::Sqlite(path)) => self.readable("users.database", path, account),
+            Some(Database::PostgreSql(_)) => {
+                let (key, path) = (
+                    "users.database_password_file",
+                    &config.users.database_password_file,
+                );
+                self.readable(key, path, account);
+            }
+            None => {}
         }
         match fs::metadata(file) {
             Err(_) if is_only_source && !config.anonymous.enabled => {
@@ -135,6 +141,17 @@ impl Survey {
                     .push(Problem::new("users.file", message).hint(hint));
             }
             _ => self.readable("users.file", file, account),
+        }
+    }
+
+    /// Looks whether users have directories.
+    fn roots(&mut self, key: &str, users: &[Identity]) {
+        for user in users {
+            if let Some(reason) = not_a_directory(&user.root) {
+                let message = format!("{}'s root {}: {reason}", user.name, user.root.display());
+                let hint = "create it; until then this user cannot log in";
+                self.warnings.push(Problem::new(key, message).hint(hint));
+            }
         }
     }
 

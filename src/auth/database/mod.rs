@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::store::Readers;
 use crate::config::{self, Database};
 pub(super) use rows::{
-    ADD, FIND, PAGE, REMOVE, SAMPLE, UPDATE, WIDEST, name_of, table_of, values_of,
+    ADD, COUNT, FIND, PAGE, REMOVE, SAMPLE, UPDATE, WIDEST, name_of, table_of, values_of,
 };
 pub(super) use schema::{check, migrate};
 

@@ -50,6 +50,9 @@ pub(in crate::auth) const REMOVE: &str = "DELETE FROM ringftpd_users WHERE name 
 pub(in crate::auth) const SAMPLE: &str =
     "SELECT CAST(password AS TEXT) FROM ringftpd_users LIMIT 1000";
 
+/// How many users there are.
+pub(in crate::auth) const COUNT: &str = "SELECT CAST(count(*) AS TEXT) FROM ringftpd_users";
+
 /// The length of the longest name.
 pub(in crate::auth) const WIDEST: &str =
     "SELECT CAST(max(length(name)) AS TEXT) FROM ringftpd_users";

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Found, Login, Source};
-use crate::auth::database::{self, Access, Connection, FIND, Purpose, SAMPLE};
+use crate::auth::database::{self, Access, COUNT, Connection, FIND, PAGE, Purpose, Record, SAMPLE};
 use crate::auth::name::UserName;
 use crate::auth::store;
 use crate::auth::{Identity, StoredHash, User, UserList};
@@ -96,21 +96,22 @@ impl Source for OfDatabase {
         }
     }
 
+    /// Those of the first page: each of them costs the start some time.
     fn list(&self, users: &UserList) -> Result<Vec<Identity>, String> {
-        let mut all = Vec::new();
-        let mut after = String::new();
-        loop {
-            let rows =
-                self.ask(|connection| connection.query(&database::PAGE, &[Some(after.as_str())]))?;
-            let Some(last) = rows.last() else {
-                return Ok(all);
-            };
-            after = database::name_of(last).to_owned();
-            for row in rows {
-                let name = store::parse_name(database::name_of(&row))?;
-                all.push(user_of(users, &name, database::table_of(row))?.identity());
-            }
-        }
+        let rows = self.ask(|connection| connection.query(&PAGE, &[Some("")]))?;
+        let identity = |row: Record| {
+            let name = store::parse_name(database::name_of(&row))?;
+            user_of(users, &name, database::table_of(row)).map(|user| user.identity())
+        };
+        rows.into_iter().map(identity).collect()
+    }
+
+    fn count(&self, listed: usize) -> usize {
+        let answer = self.ask(|connection| connection.query(COUNT, &[]));
+        let count = answer
+            .ok()
+            .and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
+        count.and_then(|count| count.parse().ok()).unwrap_or(listed)
     }
 
     fn usual(&self, _users: &UserList) -> Option<(usize, StoredHash)> {

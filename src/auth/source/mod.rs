@@ -77,11 +77,16 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     /// source asked: this one may be where a user has been locked out.
     fn find(&self, login: &Login<'_>) -> Result<Found, String>;
 
-    /// All users that it can list, for a check at the start.
+    /// All users that it can list, or many of them, for a check at the start.
     ///
     /// # Errors
     /// As [`Source::find`].
     fn list(&self, users: &UserList) -> Result<Vec<Identity>, String>;
+
+    /// How many users it has, of which it has just listed so many.
+    fn count(&self, listed: usize) -> usize {
+        listed
+    }
 
     /// A hash of the cost that most of its users' hashes have, and how many it knows of that have it;
     /// `None`: it has none that it knows of.

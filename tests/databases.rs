@@ -319,11 +319,15 @@ fn a_role_that_may_only_read_is_enough_for_the_server() {
         "CREATE ROLE reader LOGIN PASSWORD 'hunter2';
          GRANT SELECT ON ringftpd_users, ringftpd_schema TO reader;",
     );
+    // By peer authentication no password is needed.
+    database.set_access("local all ringftpd trust\nlocal all reader peer map=here");
+    let url = admin.replace("ringftpd@", "reader@");
+    let peer = setup(&database).set("users.database", format!("\"{url}\""));
+    assert_eq!(login(&peer.start(), "alice", PASSWORD), 230);
     database.set_access("local all ringftpd trust\nlocal all reader scram-sha-256");
     let secret = folder.path().join("password");
     fs::write(&secret, "hunter2\n").expect("written");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).expect("changed");
-    let url = admin.replace("ringftpd@", "reader@");
     let mut server = setup(&database)
         .set("users.database", format!("\"{url}\""))
         .set("users.database_password_file", format!("{secret:?}"))

@@ -505,3 +505,50 @@ fn unknown_names_cost_what_most_users_cost() {
     assert_eq!(sources.nobody(&list(&[sha, md5, sha])).as_text(), sha);
     assert_eq!(sources.nobody(&list(&[md5, md5, sha])).as_text(), md5);
 }
+
+#[test]
+fn keys_of_the_file_change_in_place() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let hash = "$1$MlHWYg5L$2yULtJYQOaJVFojxqly1r.";
+    let head = "# ours\n[default]\nquota = \"1 GiB\" # for all\n\n[user.bob]\n";
+    let text = format!(
+        "{head}password = \"{hash}\"\nroot = \"/b\"\n\n[user.\"a.b\"]\nroot = \"/a\" # home\n\
+         deny = [\n  \"delete\",\n]\npassword = \"{hash}\"\n\n# the end"
+    );
+    fs::write(&path, text).expect("written");
+    let mut store = FileStore::new(path.clone(), Readers::Owner);
+    let mut set = |name: &str, settings: &[(&str, &str)]| {
+        let change = |(key, text): &(&str, &str)| {
+            let value = (!text.is_empty()).then(|| value_of(key, text));
+            ((*key).to_owned(), value)
+        };
+        let changes: Vec<_> = settings.iter().map(change).collect();
+        let name = UserName::parse(name.as_bytes()).expect("a name");
+        store.change(&name, &changes)
+    };
+    set("a.b", &[("root", "/new"), ("deny", ""), ("sessions", "3")]).expect("changed");
+    set("bob", &[("rules", "/x read-only"), ("hours", "")]).expect("changed");
+    let expected = format!(
+        "{head}password = \"{hash}\"\nroot = \"/b\"\nrules = [\"/x read-only\"]\n\n[user.\"a.b\"]\n\
+         root = \"/new\" # home\npassword = \"{hash}\"\nsessions = 3\n\n# the end"
+    );
+    assert_eq!(fs::read_to_string(&path).expect("read"), expected);
+    for (name, setting) in [
+        ("bob", ("quota", "much")),
+        ("bob", ("root", "")),
+        ("bob", ("qouta", "1 GiB")),
+        ("carol", ("quota", "1 GiB")),
+    ] {
+        let error = set(name, &[setting]).expect_err(name).to_string();
+        assert!(!error.contains(hash), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&path).expect("read"), expected);
+
+    // What is written in another way is left to its writer.
+    let inline = format!("user.bob = {{ password = \"{hash}\", root = \"/b\" }}\n");
+    fs::write(&path, &inline).expect("written");
+    let unusual = set("bob", &[("quota", "1 GiB")]);
+    assert!(matches!(unusual, Err(StoreError::Unusual { .. })));
+    assert_eq!(fs::read_to_string(&path).expect("read"), inline);
+}

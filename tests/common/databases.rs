@@ -102,10 +102,16 @@ impl PostgreSql {
         Some(server)
     }
 
-    /// Who may log in there, by which method: lines of pg_hba.conf.
+    /// Who may log in there, by which method: lines of pg_hba.conf. In the map `here`, whoever runs the
+    /// tests is the role `reader`.
     pub(crate) fn set_access(&mut self, lines: &str) {
-        let path = self.folder.path().join("data/pg_hba.conf");
-        fs::write(path, format!("{lines}\n")).expect("written");
+        let data = self.folder.path().join("data");
+        fs::write(data.join("pg_hba.conf"), format!("{lines}\n")).expect("written");
+        let uid = nix::unistd::Uid::effective();
+        let account = nix::unistd::User::from_uid(uid).ok().flatten();
+        let name = account.expect("an account of this host").name;
+        let map = format!("here {name} reader\n");
+        fs::write(data.join("pg_ident.conf"), map).expect("written");
         self.stop();
         self.start();
     }

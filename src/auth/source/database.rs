@@ -41,6 +41,7 @@ impl OfDatabase {
         &self,
         question: impl Fn(&mut dyn Connection) -> Result<T, String>,
     ) -> Result<T, String> {
+        let begun = Instant::now();
         let left = lock(&self.idle).pop();
         if let Some(mut connection) = left.filter(|connection| connection.is_alive()) {
             match question(connection.as_mut()) {
@@ -48,8 +49,8 @@ impl OfDatabase {
                     lock(&self.idle).push(connection);
                     return Ok(answer);
                 }
-                // It has had its time, or the database refuses: a second try would tell the same.
-                Err(reason) if connection.is_alive() => return Err(reason),
+                // There is no time for a second try.
+                Err(reason) if begun.elapsed() >= self.access.timeout => return Err(reason),
                 Err(_) => {}
             }
         }

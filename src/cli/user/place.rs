@@ -22,8 +22,9 @@ pub(super) struct PlaceArgs {
     file: Option<PathBuf>,
 
     /// The database: sqlite:/PATH or postgresql://… [default: users.database of the configuration]
+    // Parsed below: a refusal by clap would show it, and it may hold a password.
     #[arg(long, global = true, value_name = "URL")]
-    database: Option<Database>,
+    database: Option<String>,
 
     /// A file with the password for --database, for a PostgreSQL server that asks for one
     #[arg(long, global = true, value_name = "FILE", requires = "database")]
@@ -75,8 +76,10 @@ impl PlaceArgs {
             return Ok(Box::new(FileStore::new(file, readers)));
         }
         let access = match &self.database {
-            Some(database) => Some(Access {
-                database: database.clone(),
+            Some(url) => Some(Access {
+                database: url
+                    .parse()
+                    .map_err(|error| Failure::usage(format!("ringftpd: --database: {error}")))?,
                 password_file: self.database_password_file.clone().unwrap_or_default(),
                 timeout: config.users.source_timeout,
             }),

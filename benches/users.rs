@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringftpd::auth::store::{DatabaseStore, Entry, FileStore, Readers, Store};
-use ringftpd::auth::{Access, Authenticator, Outcome, StoredHash, UserName};
-use ringftpd::config::{self, Database, SourceKind};
+use ringftpd::auth::{Access, Authenticator, Claim, Outcome, StoredHash, UserName};
+use ringftpd::config::{self, Config, Database, SourceKind};
 
 /// Users of each store.
 const USERS: usize = 50_000;
@@ -39,12 +39,22 @@ fn logins(criterion: &mut Criterion) {
         let database = database.map(|url| url.parse().expect("an address"));
         let users = settings(folder.path(), database);
         fill(&users);
-        let authenticator = Authenticator::new(&config::Anonymous::default(), &users);
+        let authenticator = Authenticator::new(&Config {
+            users,
+            ..Config::default()
+        });
         let mut visit = 0;
         let mut login = || {
             visit = (visit + 1) % VISITORS;
             let name = name_of(visit * (USERS / VISITORS));
-            let outcome = authenticator.verify(name.as_bytes(), PASSWORD, CLIENT);
+            let outcome = authenticator.verify(
+                Claim {
+                    host: "",
+                    user: name.as_bytes(),
+                    client: CLIENT,
+                },
+                PASSWORD,
+            );
             assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
             outcome
         };

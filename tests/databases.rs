@@ -309,12 +309,18 @@ fn a_role_that_may_only_read_is_enough_for_the_server() {
     };
     let admin = database.url();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let add = |name: &str| {
+    let command = |url: &str, arguments: &[&str]| {
         let mut command = Command::new(program());
-        command.args(["user", "--database", &admin, "add", name, "--root", "/"]);
-        told(run_with_input(&mut command, &format!("{PASSWORD}\n")));
+        command.args(["user", "--database", url]).args(arguments);
+        told(run_with_input(&mut command, &format!("{PASSWORD}\n")))
     };
-    add("alice");
+    command(&admin, &["add", "alice", "--root", "/"]);
+    // Another schema is another database.
+    database.sql("CREATE SCHEMA shop;");
+    let shop = format!("{admin}&options=-csearch_path%3Dshop");
+    command(&shop, &["add", "bob", "--root", "/"]);
+    assert!(command(&shop, &["list"]).starts_with("bob "));
+    assert!(command(&admin, &["list"]).starts_with("alice "));
     database.sql(
         "CREATE ROLE reader LOGIN PASSWORD 'hunter2';
          GRANT SELECT ON ringftpd_users, ringftpd_schema TO reader;",

@@ -19,6 +19,7 @@ pub mod store;
 mod users;
 mod validity;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -31,21 +32,23 @@ use jiff::tz::TimeZone;
 pub use counts::Counts;
 pub use database::Access;
 pub use keys::{keys_of, value_of};
-pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
+pub use name::{NAME_LENGTH_MAX, NameError, UserName, check_identity_name, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use users::{User, UserList};
 pub use validity::Validity;
 
-use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits, SourceKind};
+use crate::config::{self, Allowance, Config, Folder, GuardLimits, QuotaLimits, SourceKind};
 use crate::proto::rights::Rights;
 use guard::Guard;
+use name::QualifiedName;
 use remembered::Remembered;
 use source::{Found, Http, Login, Member, OfDatabase, OfFile, Program, Source, UsersFile};
 
 /// Who logged in, and what is theirs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// The name; `anonymous` for all who came without an account.
+    /// The name; `anonymous` for all who came without an account. On a virtual host its name stands
+    /// before it: `shop/alice`.
     pub name: String,
     /// The directory that they see as `/`; absolute.
     pub root: PathBuf,
@@ -57,6 +60,25 @@ pub struct Identity {
     pub folders: Arc<[Folder]>,
     /// What all the user's sessions may take together; `None`, for anonymous ones: as configured.
     pub allowance: Option<Allowance>,
+}
+
+/// Who a client says it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'c> {
+    /// The virtual host that it wants, by the name of its section; empty: the server itself.
+    pub host: &'c str,
+    /// What USER said.
+    pub user: &'c [u8],
+    /// Where it is.
+    pub client: IpAddr,
+}
+
+impl Claim<'_> {
+    /// What failures are counted for; `None`: no user can have that name.
+    fn qualified(&self) -> Option<QualifiedName> {
+        let name = UserName::parse(self.user).ok()?;
+        Some(QualifiedName::new(self.host, name.as_str()))
+    }
 }
 
 /// The verdict on a name and a password.
@@ -119,9 +141,24 @@ impl fmt::Display for Reason {
 #[derive(Debug)]
 pub struct Authenticator {
     /// What a reload replaces.
-    sources: Mutex<Arc<Sources>>,
+    hosts: Mutex<Arc<Hosts>>,
     guard: Mutex<Guard>,
     counts: Counts,
+}
+
+/// Where the users of each host come from, by the name of its section; that of the server is empty.
+type Hosts = HashMap<String, Arc<Sources>>;
+
+fn hosts(config: &Config) -> Hosts {
+    let mut databases = Vec::new();
+    let mut sources = |host: &str, anonymous, users| {
+        let sources = Sources::new(host, anonymous, users, &mut databases);
+        (host.to_owned(), Arc::new(sources))
+    };
+    let server = sources("", &config.anonymous, &config.users);
+    let others = config.hosts.iter();
+    let others = others.map(|host| sources(&host.name, &host.anonymous, &host.users));
+    others.chain([server]).collect()
 }
 
 /// Where users come from.
@@ -139,21 +176,22 @@ struct UserSources {
     /// Also what is the same for the users of all sources.
     file: UsersFile,
     /// In the order in which they are asked.
-    chain: Vec<Box<dyn Source>>,
+    chain: Vec<Arc<dyn Source>>,
     /// Whether the file is the first of them.
     begins_with_file: bool,
 }
 
 impl UserSources {
-    fn new(users: &config::Users) -> Self {
+    /// `databases`: those that hosts before this one have; the same one is shared, with its connections.
+    fn new(users: &config::Users, databases: &mut Vec<Arc<OfDatabase>>) -> Self {
         let chain = users.sources.iter().filter_map(|kind| {
             let timeout = users.source_timeout;
-            Some::<Box<dyn Source>>(match kind {
-                SourceKind::File => Box::new(OfFile),
-                SourceKind::Program => Box::new(Program::new(users.program.clone(), timeout)),
-                SourceKind::Http => Box::new(Http::new(users.http.clone(), timeout)),
+            Some::<Arc<dyn Source>>(match kind {
+                SourceKind::File => Arc::new(OfFile),
+                SourceKind::Program => Arc::new(Program::new(users.program.clone(), timeout)),
+                SourceKind::Http => Arc::new(Http::new(users.http.clone(), timeout)),
                 // A configuration without its place is refused.
-                SourceKind::Database => Box::new(OfDatabase::new(Access::of(users)?)),
+                SourceKind::Database => OfDatabase::shared(Access::of(users)?, databases),
             })
         });
         Self {
@@ -176,9 +214,14 @@ impl UserSources {
 }
 
 impl Sources {
-    fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    fn new(
+        host: &str,
+        anonymous: &config::Anonymous,
+        users: &config::Users,
+        databases: &mut Vec<Arc<OfDatabase>>,
+    ) -> Self {
         let anonymous = anonymous.enabled.then(|| Identity {
-            name: name::ANONYMOUS.to_owned(),
+            name: QualifiedName::new(host, name::ANONYMOUS).into_string(),
             root: anonymous.root.clone(),
             rights: Arc::new(anonymous.rights.clone()),
             quota: anonymous.quota,
@@ -189,29 +232,34 @@ impl Sources {
         Self {
             anonymous,
             remembered: Remembered::new(users.remember),
-            users: users.enabled.then(|| UserSources::new(users)),
+            users: users.enabled.then(|| UserSources::new(users, databases)),
         }
     }
 }
 
 impl Authenticator {
     /// Reads nothing yet: the users file may appear, change and vanish while the server runs.
-    pub fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            sources: Mutex::new(Arc::new(Sources::new(anonymous, users))),
+            hosts: Mutex::new(Arc::new(hosts(config))),
             guard: Mutex::new(Guard::new()),
             counts: Counts::default(),
         }
     }
 
     /// Lets others log in from now on. What is known of those who guess stays known.
-    pub fn reload(&self, anonymous: &config::Anonymous, users: &config::Users) {
-        let sources = Arc::new(Sources::new(anonymous, users));
-        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+    pub fn reload(&self, config: &Config) {
+        let hosts = Arc::new(hosts(config));
+        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
-    fn sources(&self) -> Arc<Sources> {
-        Arc::clone(&self.sources.lock().unwrap_or_else(PoisonError::into_inner))
+    fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.hosts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The users of a host; `None`: a reload has taken it away.
+    fn sources(&self, host: &str) -> Option<Arc<Sources>> {
+        self.hosts().get(host).map(Arc::clone)
     }
 
     /// What has become of the logins so far.
@@ -221,23 +269,24 @@ impl Authenticator {
 
     /// The identity behind USER `anonymous` or `ftp`, in any case of letters, if anonymous access
     /// is on (RFC 1635). Neither hashes nor blocks.
-    pub fn anonymous(&self, user: &[u8]) -> Option<Identity> {
-        if is_anonymous(user) {
-            self.sources().anonymous.clone()
-        } else {
-            None
+    pub fn anonymous(&self, claim: Claim<'_>) -> Option<Identity> {
+        match is_anonymous(claim.user) {
+            true => self.sources(claim.host)?.anonymous.clone(),
+            false => None,
         }
     }
 
     /// What can be said at once, on a core: that the client or the name is locked out, or that the
     /// password was verified a while ago and nothing has changed since. `None`: ask
     /// [`Authenticator::verify`].
-    pub fn verify_at_once(&self, user: &[u8], password: &[u8], client: IpAddr) -> Option<Outcome> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+    pub fn verify_at_once(&self, claim: Claim<'_>, password: &[u8]) -> Option<Outcome> {
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         if let Some(reason) = self.guard().locked(client, name.as_ref(), now) {
             return Some(Outcome::Refused(reason));
         }
-        let sources = self.sources();
+        let sources = self.sources(claim.host)?;
+        let name = UserName::parse(claim.user).ok();
         let name = name.filter(|_| sources.remembered.is_on())?;
         let chain = sources.users.as_ref()?;
         // Whoever comes before the file may know the name, too.
@@ -250,16 +299,19 @@ impl Authenticator {
         // A refusal is left to the worker, which hashes nothing for it but takes the same way as others.
         found.validity.judge(client, Timestamp::now(), &zone).ok()?;
         Counts::add(&self.counts.remembered);
-        Some(Outcome::Accepted(found.identity()))
+        Some(Outcome::Accepted(found.identity().on(claim.host)))
     }
 
     /// Whether `password` is that of `user`, who may log in from `client` now. Blocks for a hash's time
     /// and for what the sources take: call it on a worker.
-    pub fn verify(&self, user: &[u8], password: &[u8], client: IpAddr) -> Outcome {
-        if let Some(identity) = self.anonymous(user) {
+    pub fn verify(&self, claim: Claim<'_>, password: &[u8]) -> Outcome {
+        if let Some(identity) = self.anonymous(claim) {
             return Outcome::Accepted(identity);
         }
-        let sources = self.sources();
+        let Some(sources) = self.sources(claim.host) else {
+            return Outcome::Unavailable(format!("there is no host {} any more", claim.host));
+        };
+        let client = claim.client;
         let Some(chain) = &sources.users else {
             return Outcome::Refused(Reason::UnknownUser);
         };
@@ -267,7 +319,7 @@ impl Authenticator {
             Ok(users) => users,
             Err(reason) => return Outcome::Unavailable(reason),
         };
-        let found = match UserName::parse(user) {
+        let found = match UserName::parse(claim.user) {
             Ok(name) => self.find(
                 &sources.remembered,
                 chain,
@@ -275,6 +327,7 @@ impl Authenticator {
                     name: &name,
                     password,
                     client,
+                    host: claim.host,
                     users: &users,
                 },
             ),
@@ -295,7 +348,7 @@ impl Authenticator {
         };
         // Last, so that an account that is closed takes as long as one that is not.
         match validity.judge(client, Timestamp::now(), &TimeZone::system()) {
-            Ok(()) => Outcome::Accepted(identity),
+            Ok(()) => Outcome::Accepted(identity.on(claim.host)),
             Err(reason) => Outcome::Refused(reason),
         }
     }
@@ -350,12 +403,12 @@ impl Authenticator {
     /// Why the client may not log in, and how long after its question it is told.
     pub fn judge(
         &self,
-        user: &[u8],
-        client: IpAddr,
+        claim: Claim<'_>,
         outcome: Result<Identity, Reason>,
         limits: &GuardLimits,
     ) -> Result<Identity, (Reason, Duration)> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         let mut guard = self.guard();
         if let Some(reason) = guard.locked(client, name.as_ref(), now) {
             Counts::add(&self.counts.locked_out);
@@ -376,7 +429,7 @@ impl Authenticator {
         let seconds = limits.lockout.as_secs();
         match consequence.locks_out {
             Some(Reason::UserLocked) => {
-                let user = name.as_ref().map(UserName::as_str);
+                let user = name.as_ref().map(QualifiedName::as_str);
                 tracing::warn!(user, seconds, "strangers are locked out of a user");
             }
             Some(_) => tracing::warn!(peer = %client, seconds, "a client is locked out"),
@@ -392,28 +445,38 @@ impl Authenticator {
 
     /// What the sources can list of their users, for a check at the start; empty when they are off.
     pub fn users(&self) -> Vec<Listed> {
-        let sources = self.sources();
-        let Some(chain) = &sources.users else {
-            return Vec::new();
-        };
-        let users = match chain.file.current() {
-            Ok(users) => users,
-            Err(reason) => {
-                return vec![Listed {
-                    source: SourceKind::File,
-                    users: Err(reason),
-                    count: 0,
-                }];
-            }
-        };
         let mut all = Vec::new();
-        for source in &chain.chain {
-            let users = source.list(&users);
-            all.push(Listed {
-                source: source.kind(),
-                count: source.count(users.as_ref().map_or(0, Vec::len)),
-                users,
-            });
+        let mut seen = Vec::new();
+        for (host, sources) in &*self.hosts() {
+            let Some(chain) = &sources.users else {
+                continue;
+            };
+            let users = match chain.file.current() {
+                Ok(users) => users,
+                Err(reason) => {
+                    all.push(Listed {
+                        source: SourceKind::File,
+                        count: 0,
+                        users: Err(reason),
+                    });
+                    continue;
+                }
+            };
+            for source in &chain.chain {
+                // Hosts may share a database.
+                let place = Arc::as_ptr(source).cast::<()>();
+                if seen.contains(&place) {
+                    continue;
+                }
+                seen.push(place);
+                let listed = source.list(&users);
+                let on_host = |identity: Identity| identity.on(host);
+                all.push(Listed {
+                    source: source.kind(),
+                    count: source.count(listed.as_ref().map_or(0, Vec::len)),
+                    users: listed.map(|users| users.into_iter().map(on_host).collect()),
+                });
+            }
         }
         all
     }
@@ -428,6 +491,14 @@ pub struct Listed {
     pub count: usize,
     /// Names and directories of all of them, or of many, or why they cannot be listed.
     pub users: Result<Vec<Identity>, String>,
+}
+
+impl Identity {
+    /// The same as a user of a host.
+    fn on(self, host: &str) -> Self {
+        let name = QualifiedName::new(host, &self.name).into_string();
+        Self { name, ..self }
+    }
 }
 
 #[cfg(test)]

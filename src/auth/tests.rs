@@ -53,23 +53,25 @@ mod edit {
 }
 
 fn authenticator(file: &Path, anonymous: bool) -> Authenticator {
-    Authenticator::new(
-        &config::Anonymous {
-            enabled: anonymous,
-            ..config::Anonymous::default()
-        },
-        &config::Users {
-            enabled: true,
-            file: file.to_owned(),
-            hash_threads: 1,
-            ..config::Users::default()
-        },
-    )
+    let mut config = Config::default();
+    config.anonymous.enabled = anonymous;
+    config.users.file = file.to_owned();
+    config.users.hash_threads = 1;
+    Authenticator::new(&config)
+}
+
+/// A client of this host that says it is `user`.
+fn claim(user: &[u8]) -> Claim<'_> {
+    Claim {
+        host: "",
+        user,
+        client: CLIENT,
+    }
 }
 
 /// The verdict on a client of this host.
 fn verify(auth: &Authenticator, user: &[u8], password: &[u8]) -> Outcome {
-    auth.verify(user, password, CLIENT)
+    auth.verify(claim(user), password)
 }
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -138,7 +140,7 @@ fn an_unreadable_users_file_lets_nobody_in_and_tells_no_secrets() {
         assert!(!reason.contains("hunter2"), "{reason}");
     }
     assert!(
-        auth.anonymous(b"anonymous").is_some(),
+        auth.anonymous(claim(b"anonymous")).is_some(),
         "anonymous needs no users file"
     );
 }
@@ -148,16 +150,16 @@ fn anonymous_needs_no_password_and_only_when_enabled() {
     let path = Path::new("/nonexistent/users.toml");
     let (on, off) = (authenticator(path, true), authenticator(path, false));
     for name in [&b"anonymous"[..], b"ftp", b"FTP", b"Anonymous"] {
-        let identity = on.anonymous(name).expect("anonymous is on");
+        let identity = on.anonymous(claim(name)).expect("anonymous is on");
         assert_eq!(
             (identity.name.as_str(), identity.rights.everywhere),
             ("anonymous", RightSet::READ_ONLY)
         );
         assert_eq!(verify(&on, name, b""), Outcome::Accepted(identity));
-        assert_eq!(off.anonymous(name), None);
+        assert_eq!(off.anonymous(claim(name)), None);
         assert_eq!(verify(&off, name, b""), UNKNOWN);
     }
-    assert_eq!(on.anonymous(b"ftpd"), None);
+    assert_eq!(on.anonymous(claim(b"ftpd")), None);
 }
 
 /// Makes a file look as if it had been written a minute ago: what was written just now may change
@@ -184,7 +186,7 @@ fn a_remembered_login_costs_no_hash_until_the_file_says_otherwise() {
     edit::add(&path, Readers::Owner, alice.clone()).expect("added");
     edit::add(&path, Readers::Owner, bob.clone()).expect("added");
     settle(&path);
-    let at_once = |name: &[u8], password: &[u8]| auth.verify_at_once(name, password, CLIENT);
+    let at_once = |name: &[u8], password: &[u8]| auth.verify_at_once(claim(name), password);
     let accepted = |user: &User| Outcome::Accepted(user.identity());
 
     assert_eq!(at_once(b"alice", b"one"), None, "nothing is known yet");
@@ -246,8 +248,14 @@ fn a_closed_account_is_not_accepted_from_memory() {
     for _ in 0..2 {
         let outcome = verify(&auth, b"alice", b"one");
         assert_eq!(outcome, Outcome::Refused(Reason::WrongNetwork));
-        assert_eq!(auth.verify_at_once(b"alice", b"one", CLIENT), None);
-        let outcome = auth.verify_at_once(b"alice", b"one", inside);
+        assert_eq!(auth.verify_at_once(claim(b"alice"), b"one"), None);
+        let outcome = auth.verify_at_once(
+            Claim {
+                client: inside,
+                ..claim(b"alice")
+            },
+            b"one",
+        );
         assert_eq!(outcome, Some(Outcome::Accepted(alice.identity())));
     }
 }
@@ -287,14 +295,14 @@ fn a_lockout_has_the_last_word_and_costs_no_hash() {
         ..GuardLimits::default()
     };
     let identity = user("alice", "one", RightSet::READ_WRITE).identity();
-    let judge = |outcome| auth.judge(b"alice", CLIENT, outcome, &limits);
+    let judge = |outcome| auth.judge(claim(b"alice"), outcome, &limits);
     assert_eq!(judge(Ok(identity.clone())), Ok(identity.clone()));
     let wrong = Reason::WrongPassword;
     assert_eq!(judge(Err(wrong)), Err((wrong, limits.delay)));
-    assert_eq!(auth.verify_at_once(b"alice", b"one", CLIENT), None);
+    assert_eq!(auth.verify_at_once(claim(b"alice"), b"one"), None);
     assert_eq!(judge(Err(wrong)), Err((wrong, limits.delay * 2)));
     let locked = Reason::ClientLocked;
-    let at_once = auth.verify_at_once(b"alice", b"one", CLIENT);
+    let at_once = auth.verify_at_once(claim(b"alice"), b"one");
     assert_eq!(at_once, Some(Outcome::Refused(locked)));
     // One that was looked at when the others failed.
     assert_eq!(judge(Ok(identity)), Err((locked, limits.delay_max)));
@@ -500,7 +508,7 @@ fn unknown_names_cost_what_most_users_cost() {
         let text: String = sections.collect();
         UserList::parse(&text, "users").expect("a valid list")
     };
-    let sources = UserSources::new(&config::Users::default());
+    let sources = UserSources::new(&config::Users::default(), &mut Vec::new());
     assert_eq!(sources.nobody(&list(&[])), StoredHash::of_nobody());
     assert_eq!(sources.nobody(&list(&[sha, md5, sha])).as_text(), sha);
     assert_eq!(sources.nobody(&list(&[md5, md5, sha])).as_text(), md5);

@@ -188,6 +188,7 @@ impl Shared {
         self.quota.read(section);
         section.read("folders", &mut self.folders, folders::folders);
         self.allowance.read(section);
+        self.allowance.volume.read(section);
         self.validity.read(section);
     }
 
@@ -315,6 +316,10 @@ pub(super) const USER_KEYS: &[&str] = &[
     "down",
     "up",
     "sessions",
+    "volume",
+    "volume_down",
+    "volume_up",
+    "volume_period",
     "enabled",
     "expires",
     "networks",

@@ -103,7 +103,7 @@ impl Survey {
         if !config.users.enabled {
             return;
         }
-        for listed in Authenticator::new(&config.anonymous, &config.users).users() {
+        for listed in Authenticator::new(config).users() {
             self.users += listed.count;
             match listed.users {
                 Ok(users) => self.roots(listed.source.key(), &users),
@@ -122,16 +122,17 @@ impl Survey {
         }
         let (file, sources) = (&config.users.file, &config.users.sources);
         let is_only_source = sources[..] == [SourceKind::File];
-        match &config.users.database {
-            Some(Database::Sqlite(path)) => self.readable("users.database", path, account),
-            Some(Database::PostgreSql(_)) => {
-                let (key, path) = (
+        let of_hosts = config.hosts.iter().map(|host| &host.users);
+        let own = of_hosts.filter(|users| **users != config.users);
+        for users in own.chain([&config.users]) {
+            let (key, path) = match &users.database {
+                Some(Database::Sqlite(path)) => ("users.database", path),
+                _ => (
                     "users.database_password_file",
-                    &config.users.database_password_file,
-                );
-                self.readable(key, path, account);
-            }
-            None => {}
+                    &users.database_password_file,
+                ),
+            };
+            self.readable(key, path, account);
         }
         match fs::metadata(file) {
             Err(_) if is_only_source && !config.anonymous.enabled => {

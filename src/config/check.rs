@@ -50,7 +50,8 @@ impl Config {
                     .hint("set server.user too"),
             );
         }
-        problems.extend(self.users.contradictions());
+        problems.extend(self.users.contradictions("users"));
+        problems.extend(self.host_contradictions());
         problems.extend(self.passive_contradictions());
         let threads = match &self.server.cores {
             Cores::All => None,

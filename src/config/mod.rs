@@ -15,6 +15,7 @@ mod defaults;
 mod error;
 mod files;
 pub(crate) mod folders;
+mod host;
 mod keys;
 mod limits;
 mod listener;
@@ -29,6 +30,7 @@ pub(crate) mod section;
 mod server;
 pub(crate) mod units;
 pub(crate) mod users;
+mod volume;
 
 use std::path::Path;
 
@@ -41,6 +43,7 @@ pub use database::Database;
 pub use error::{ConfigError, Problem};
 pub use files::{FailedUpload, Files, UploadPolicy};
 pub use folders::Folder;
+pub use host::VirtualHost;
 pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
 pub use limits::{GuardLimits, LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
@@ -53,6 +56,7 @@ pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, SourceKind, Users};
+pub use volume::{Period, VolumeLimits};
 
 use section::Document;
 
@@ -73,6 +77,8 @@ pub struct Config {
     pub anonymous: Anonymous,
     /// `[users]`: virtual users with passwords.
     pub users: Users,
+    /// `[host.NAME]`: virtual hosts.
+    pub hosts: Vec<VirtualHost>,
     /// `[log]`: what is told, and how.
     pub log: Log,
     /// `[admin]`: where the running server is asked and told.
@@ -107,6 +113,10 @@ impl Config {
                     config.listeners.extend(Listener::read(name, &mut values));
                     document.close(values);
                 }
+                continue;
+            }
+            if *section == "host" {
+                config.hosts = VirtualHost::read_all(&mut document, keys, &config);
                 continue;
             }
             let mut values = document.section(section, keys);

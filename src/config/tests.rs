@@ -130,6 +130,10 @@ fn every_key_has_an_effect() {
         ("anonymous", "down", "\"1 MiB/s\""),
         ("anonymous", "up", "\"1 MiB/s\""),
         ("anonymous", "sessions", "10"),
+        ("anonymous", "volume", "\"1 TiB\""),
+        ("anonymous", "volume_down", "\"1 TiB\""),
+        ("anonymous", "volume_up", "\"1 TiB\""),
+        ("anonymous", "volume_period", "\"week\""),
         ("users", "enabled", "false\n[anonymous]\nenabled = true"),
         ("users", "sources", "[\"program\"]\nprogram = \"/x\""),
         ("users", "file", "\"/x\""),
@@ -158,6 +162,12 @@ fn every_key_has_an_effect() {
         ("users", "sessions_per_user", "3"),
         ("users", "remember", "\"0 s\""),
         ("users", "state", "\"/x\""),
+        ("host", "names", "names = [\"x.example\"]"),
+        ("host", "addresses", "addresses = [\"0.0.0.0:21\"]"),
+        ("host", "greeting", "names = [\"x\"]\ngreeting = \"Hello.\""),
+        ("host", "down", "names = [\"x\"]\ndown = \"1 MiB/s\""),
+        ("host", "up", "names = [\"x\"]\nup = \"1 MiB/s\""),
+        ("host", "sessions", "names = [\"x\"]\nsessions = 7"),
         ("log", "level", "\"debug\""),
         ("log", "format", "\"json\""),
         ("admin", "enabled", "false"),
@@ -167,6 +177,7 @@ fn every_key_has_an_effect() {
     for (section, key, value) in others {
         let text = match section {
             "listener" => format!("[listener.a]\naddress = \"0.0.0.0:21\"\n{value}\n"),
+            "host" => format!("[host.a]\n{value}\n"),
             _ => format!("[{section}]\n{key} = {value}\n"),
         };
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));

@@ -101,6 +101,7 @@ impl Anonymous {
         self.quota.read(section);
         section.read("folders", &mut self.folders, folders::folders);
         self.allowance.read(section);
+        self.allowance.volume.read(section);
     }
 }
 
@@ -145,38 +146,37 @@ impl Users {
         places.join(", ")
     }
 
-    /// What a source needs and does not have.
-    pub(super) fn contradictions(&self) -> Vec<Problem> {
+    /// What a source needs and does not have; `section` is where these users are written.
+    pub(super) fn contradictions(&self, section: &str) -> Vec<Problem> {
         let needs = [
             (
                 SourceKind::Program,
                 self.program.as_os_str().is_empty(),
-                "users.program",
+                "program",
             ),
-            (SourceKind::Http, self.http.is_empty(), "users.http"),
-            (
-                SourceKind::Database,
-                self.database.is_none(),
-                "users.database",
-            ),
+            (SourceKind::Http, self.http.is_empty(), "http"),
+            (SourceKind::Database, self.database.is_none(), "database"),
         ];
         let mut problems = Vec::new();
         for (kind, is_missing, key) in needs {
             let is_asked = self.sources.contains(&kind);
-            let name = kind.name();
+            let (name, key) = (kind.name(), format!("{section}.{key}"));
             if is_asked && is_missing {
-                let message = format!("{name:?} is one of users.sources, and this is not set");
+                let message = format!("{name:?} is one of the sources, and this is not set");
                 problems.push(Problem::new(key, message).hint("set it, or take the source out"));
             } else if !is_asked && !is_missing {
-                let message = "has no effect: it is not one of users.sources";
-                let hint = format!("add {name:?} to users.sources, in the order of asking");
+                let message = "has no effect: it is not one of the sources";
+                let hint = format!("add {name:?} to {section}.sources, in the order of asking");
                 problems.push(Problem::new(key, message).hint(hint));
             }
         }
         let is_server = matches!(self.database, Some(Database::PostgreSql(_)));
         if !self.database_password_file.as_os_str().is_empty() && !is_server {
-            let message = "has no effect: users.database is not on a PostgreSQL server";
-            problems.push(Problem::new("users.database_password_file", message));
+            let message = "has no effect: the database is not on a PostgreSQL server";
+            problems.push(Problem::new(
+                format!("{section}.database_password_file"),
+                message,
+            ));
         }
         problems
     }

@@ -58,8 +58,12 @@ pub struct Core {
 /// What a reload may change for the sessions of a core.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The limits of sessions that begin.
-    pub limits: Rc<Limits>,
+    /// The server itself, and the virtual hosts by the names of their sections.
+    pub hosts: HashMap<Rc<str>, Host>,
+    /// Where the hosts are found by the names that clients use, in lower case.
+    pub host_names: HashMap<String, Rc<str>>,
+    /// Which host whoever comes belongs to at first, for each address that is listened on.
+    pub host_at: Vec<Rc<str>>,
     /// How guessing of passwords is slowed down and stopped.
     pub guard: GuardLimits,
     /// The longest control line, in bytes.
@@ -70,16 +74,51 @@ pub struct Settings {
     pub commands_per_second: u32,
     /// How fast a session may move files.
     pub session_rates: Rates,
-    /// Sessions of a user who has no other number; 0: any number.
-    pub sessions_per_user: u32,
-    /// What all anonymous sessions may take together.
-    pub anonymous: Allowance,
     /// How files are made.
     pub files: Files,
     /// How data connections are announced, for each address that is listened on.
     pub addressing: Vec<Addressing>,
     /// Which of the passive pools serves each of these addresses.
     pub pools: Vec<Option<usize>>,
+}
+
+/// What holds on the server itself, or on a virtual host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The limits of sessions that begin.
+    pub limits: Rc<Limits>,
+    /// Sessions of a user who has no other number; 0: any number.
+    pub sessions_per_user: u32,
+    /// What all anonymous sessions may take together.
+    pub anonymous: Allowance,
+    /// What all sessions may take together; `None`: it is the server, which has limits for that.
+    pub allowance: Option<Allowance>,
+}
+
+impl Settings {
+    /// What holds for who comes to an address that is listened on.
+    pub(super) fn limits_at(&self, listener: usize) -> Rc<Limits> {
+        let host = self
+            .host_at
+            .get(listener)
+            .and_then(|host| self.hosts.get(host));
+        // Invariant: the server itself is one of the hosts, by the empty name.
+        let host = host.unwrap_or_else(|| &self.hosts[""]);
+        Rc::clone(&host.limits)
+    }
+
+    /// What holds on the host that a client names. Where there are no virtual hosts any name is the
+    /// server's.
+    pub(super) fn limits_of(&self, name: &[u8]) -> Option<Rc<Limits>> {
+        if self.host_names.is_empty() {
+            return Some(Rc::clone(&self.hosts[""].limits));
+        }
+        let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+        // The root of the DNS may be written out.
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        let host = self.hosts.get(self.host_names.get(name)?)?;
+        Some(Rc::clone(&host.limits))
+    }
 }
 
 /// What a core has to do, for the other cores to see. Written by its own core only.

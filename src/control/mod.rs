@@ -21,7 +21,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 pub use self::card::{Card, Moving, Register};
-pub use self::core::{Core, Load, Parts, Phase, Present, Roots, Settings, Stop};
+pub use self::core::{Core, Host, Load, Parts, Phase, Present, Roots, Settings, Stop};
 
 use crate::data::pool::Reservation;
 use crate::proto::failure::Failure;
@@ -68,7 +68,7 @@ pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<
         tracing::info!(
             session = connection.card.id(),
             peer = %connection.peer,
-            user = connection.session.user().map(proto::printable),
+            user = connection.card.user().as_deref().map(proto::printable),
             seconds = connection.card.started().elapsed().as_secs(),
             "session ended"
         );
@@ -142,7 +142,10 @@ impl Connection {
         let settings = core.settings();
         let peer = arrival.client;
         Self {
-            session: Session::new(Rc::clone(&settings.limits), Client { address: peer }),
+            session: Session::new(
+                settings.limits_at(arrival.listener),
+                Client { address: peer },
+            ),
             decoder: LineDecoder::new(settings.line_length),
             card: core.register.enroll(peer, local),
             core,
@@ -240,7 +243,7 @@ impl Connection {
                     if let Some(opened) = running.opened() {
                         self.event(Event::TransferOpened(opened));
                     }
-                    running.log(&self.card, self.session.user(), &outcome);
+                    running.log(&self.card, &outcome);
                     self.card.set_transfer(None);
                 }
                 self.event(Event::TransferEnded(outcome));
@@ -291,7 +294,7 @@ impl Connection {
     fn silence_ends(&self) -> Instant {
         match self.session.user() {
             Some(_) => self.card.heard() + self.session.idle_timeout(),
-            None => self.login_since + self.settings.limits.login_timeout,
+            None => self.login_since + self.session.login_timeout(),
         }
     }
 
@@ -311,7 +314,7 @@ impl Connection {
         if tempo.next() > now {
             self.core.throttle.hits.count(Limit::CommandsPerSecond);
             if tempo.is_news() {
-                let user = self.session.user().map(proto::printable);
+                let user = self.card.user().as_deref().map(proto::printable);
                 tracing::warn!(peer = %self.peer, user, "commands come too fast and are slowed down");
             }
         }
@@ -442,7 +445,7 @@ impl Connection {
                     break outcome;
                 }
             };
-            running.log(&self.card, self.session.user(), &outcome);
+            running.log(&self.card, &outcome);
             self.card.set_transfer(None);
         }
         hang_up(&self.socket);

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
 use super::{Connection, Core, Load, Phase, Tree, hang_up};
-use crate::auth::{Counts, Identity, Outcome};
+use crate::auth::{Claim, Counts, Identity, Outcome};
 use crate::config::Announce;
 use crate::data::pool::{Request as PortRequest, Reservation};
 use crate::proto::argument::TypeCode;
@@ -23,7 +23,7 @@ use crate::session::event::{Answer, Opened, Transferred, Verdict};
 use crate::session::{Action, Event, Noted};
 use crate::storage::{self, Format, ListRequest, Root, UploadKind, UploadRules};
 use crate::sys::file::FileKind;
-use crate::throttle::{Direction, Limit, Pace};
+use crate::throttle::{Direction, Entry, Limit, Pace};
 use crate::transfer::{self, Order, Prepared};
 use crate::uring::{self, Fd};
 use crate::{proto, sys};
@@ -35,10 +35,16 @@ impl Connection {
             Action::Verify(credentials) => {
                 let verdict = self.verify(credentials).await;
                 let next = self.session.handle(Event::Verified(verdict));
-                self.core
-                    .register
-                    .set_user(&self.card, self.session.shared_user());
+                // Elsewhere it has been written down with the host's name, by `enter`.
+                if self.session.host().is_empty() {
+                    let user = self.session.shared_user();
+                    self.core.register.set_user(&self.card, user);
+                }
                 next
+            }
+            Action::ChooseHost(name) => {
+                let limits = self.core.settings().limits_of(&name);
+                self.session.handle(Event::HostChosen(limits))
             }
             Action::Ask(request) => {
                 let answer = self.answer(request).await;
@@ -67,6 +73,8 @@ impl Connection {
                 self.tree = None;
                 self.member = None;
                 self.reservation = None;
+                let limits = self.core.settings().limits_at(self.listener);
+                self.session.begin_at(limits);
                 None
             }
             // Connection::act has them.
@@ -76,11 +84,16 @@ impl Connection {
 
     async fn verify(&mut self, credentials: Credentials) -> Verdict {
         let asked = Instant::now();
-        let user = credentials.user.clone();
-        if let Some(identity) = self.core.authenticator.anonymous(&user) {
-            return self.enter(identity).await;
+        let (host, user) = (Rc::clone(self.session.host()), credentials.user.clone());
+        let claim = Claim {
+            host: &host,
+            user: &user,
+            client: self.peer,
+        };
+        if let Some(identity) = self.core.authenticator.anonymous(claim) {
+            return self.enter(&host, identity).await;
         }
-        let outcome = match self.identify(credentials).await {
+        let outcome = match self.identify(claim, credentials.password).await {
             Outcome::Accepted(identity) => Ok(identity),
             Outcome::Refused(reason) => Err(reason),
             Outcome::Unavailable(error) => {
@@ -89,12 +102,12 @@ impl Connection {
             }
         };
         let limits = self.core.settings().guard;
-        let authenticator = &self.core.authenticator;
-        match authenticator.judge(&user, self.peer, outcome, &limits) {
-            Ok(identity) => self.enter(identity).await,
+        match self.core.authenticator.judge(claim, outcome, &limits) {
+            Ok(identity) => self.enter(&host, identity).await,
             Err((reason, delay)) => {
                 let user = proto::printable(&user);
-                tracing::warn!(peer = %self.peer, user, %reason, "login refused");
+                let host = Some(&*host).filter(|host| !host.is_empty());
+                tracing::warn!(peer = %self.peer, user, host, %reason, "login refused");
                 // Counted from the question: the answer does not tell how long its making took.
                 self.wait_until(asked + delay).await;
                 Verdict::Refused
@@ -103,13 +116,21 @@ impl Connection {
     }
 
     /// Who it is, from memory if possible, otherwise from a worker.
-    async fn identify(&self, credentials: Credentials) -> Outcome {
-        let Credentials { user, password } = credentials;
-        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.peer);
-        if let Some(outcome) = authenticator.verify_at_once(&user, &password, client) {
+    async fn identify(&self, claim: Claim<'_>, password: Vec<u8>) -> Outcome {
+        let authenticator = Arc::clone(&self.core.authenticator);
+        if let Some(outcome) = authenticator.verify_at_once(claim, &password) {
             return outcome;
         }
-        let verify = move || authenticator.verify(&user, &password, client);
+        let (host, user) = (claim.host.to_owned(), claim.user.to_owned());
+        let client = claim.client;
+        let verify = move || {
+            let claim = Claim {
+                host: &host,
+                user: &user,
+                client,
+            };
+            authenticator.verify(claim, &password)
+        };
         match self.core.verifiers.run(verify).await {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Unavailable(error.to_string()),
@@ -128,7 +149,7 @@ impl Connection {
     }
 
     /// Opens the tree of a user who may log in.
-    async fn enter(&mut self, identity: Identity) -> Verdict {
+    async fn enter(&mut self, host: &str, identity: Identity) -> Verdict {
         let Identity {
             name,
             root,
@@ -138,16 +159,39 @@ impl Connection {
             allowance,
         } = identity;
         let settings = self.core.settings();
-        let member = self.core.throttle.enter(
-            &name,
-            allowance.unwrap_or(settings.anonymous),
-            settings.sessions_per_user,
-            settings.session_rates,
-        );
-        if member.is_none() {
-            tracing::warn!(peer = %self.peer, user = name, "login refused: too many sessions");
-            return Verdict::TooMany;
-        }
+        let Some(of_host) = settings.hosts.get(host) else {
+            tracing::warn!(peer = %self.peer, host, "login refused: the host has gone");
+            return Verdict::Unavailable;
+        };
+        let allowance = allowance.unwrap_or(of_host.anonymous);
+        let volume = match allowance.volume.are_set() {
+            true => match self.core.quotas.volume_of(&name, allowance.volume).await {
+                Ok(volume) => Some(volume),
+                Err(error) => {
+                    tracing::error!(user = name, %error, "users.state: the volume of a user cannot be read");
+                    return Verdict::Unavailable;
+                }
+            },
+            false => None,
+        };
+        let member = self.core.throttle.enter(Entry {
+            user: &name,
+            allowance,
+            volume,
+            sessions_max: of_host.sessions_per_user,
+            session_rates: settings.session_rates,
+            host: of_host.allowance.map(|allowance| (host, allowance)),
+        });
+        let member = match member {
+            Ok(member) => member,
+            Err(limit) => {
+                tracing::warn!(peer = %self.peer, user = name, ?limit, "login refused: too many sessions");
+                return match limit {
+                    Limit::SessionsPerHost => Verdict::HostFull,
+                    _ => Verdict::TooMany,
+                };
+            }
+        };
         match self
             .core
             .roots
@@ -159,7 +203,11 @@ impl Connection {
                 tracing::info!(session, peer = %self.peer, user = name, "login");
                 Counts::add(&self.core.authenticator.counts().accepted);
                 let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
-                self.member = member;
+                self.member = Some(member);
+                if !host.is_empty() {
+                    let user = Some(Rc::from(name.into_bytes()));
+                    self.core.register.set_user(&self.card, user);
+                }
                 self.tree = Some(Tree {
                     root: opened,
                     rights: Arc::clone(&rights),
@@ -347,9 +395,10 @@ impl Connection {
             Transfer::Store { .. } => Direction::Up,
             _ => Direction::Down,
         };
+        let counts = !matches!(transfer, Transfer::List { .. } | Transfer::Digest { .. });
         let pace = core
             .throttle
-            .pace(self.peer, self.member.as_ref(), direction);
+            .pace(self.peer, self.member.as_ref(), direction, counts);
         let future = {
             let shared = Rc::clone(&shared);
             async move {
@@ -379,7 +428,7 @@ impl Connection {
                     other => {
                         let way = way.ok_or(Failure::NoDataConnection)?;
                         let order = order(&core, other, &tree)?;
-                        run(&core, &tree.root, order, way, &shared, pace)
+                        run(&core, &tree.root, order, way, &shared, pace?)
                             .await
                             .map(Transferred::Bytes)
                     }

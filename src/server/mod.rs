@@ -267,7 +267,7 @@ impl Crew {
             .map_err(system("start threads"))?;
         let common = Common {
             config: Arc::clone(config),
-            authenticator: Arc::new(Authenticator::new(&config.anonymous, &config.users)),
+            authenticator: Arc::new(Authenticator::new(config)),
             verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
                 .map_err(system("start threads"))?,
             quotas: Arc::new(Quotas::new(&config.users.state, listers.clone())),

@@ -195,7 +195,7 @@ impl Supervisor<'_> {
             .set_limits(sessions_max, config.limits.sessions_per_ip.map(Into::into));
         self.throttle.set(&config);
         // Logins go by it from now on; who is logged in stays.
-        self.authenticator.reload(&config.anonymous, &config.users);
+        self.authenticator.reload(&config);
         self.tell_cores(&config, bound)?;
         Ok(told.join("\n"))
     }

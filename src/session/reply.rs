@@ -27,6 +27,10 @@ pub(super) fn failed(failure: Failure) -> Reply {
             "Too little space is left on the server, try again later.",
         ),
         Failure::QuotaReached => (Code::STORAGE_EXCEEDED, "Disk quota exceeded."),
+        Failure::VolumeUsedUp => (
+            Code::STORAGE_EXCEEDED,
+            "Your transfer volume of this period is used up.",
+        ),
         Failure::FileTooLarge => (Code::STORAGE_EXCEEDED, "File too large."),
         Failure::OutOfDescriptors => (Code::LOCAL_ERROR, "Out of file descriptors, try later."),
         Failure::Overloaded => (Code::FILE_BUSY, "Server busy, try again later."),

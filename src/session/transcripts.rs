@@ -44,6 +44,7 @@ fn limits() -> Limits {
         active: true,
         fxp: Vec::new(),
         greeting: "ringftpd ready.".to_owned(),
+        host: Rc::from(""),
     }
 }
 
@@ -238,8 +239,16 @@ fn outside(stage: &mut Stage, text: &str) {
         return;
     }
     let event = match words[0] {
+        "host" => Event::HostChosen((words[1] != "unknown").then(|| {
+            Rc::new(Limits {
+                greeting: format!("{} ready.", words[1]),
+                host: Rc::from(words[1]),
+                ..limits()
+            })
+        })),
         "accepted" => Event::Verified(Verdict::Accepted(rights(words[1]))),
         "refused" => Event::Verified(Verdict::Refused),
+        "host-full" => Event::Verified(Verdict::HostFull),
         "too-many" => Event::Verified(Verdict::TooMany),
         "unavailable" => Event::Verified(Verdict::Unavailable),
         "done" => Event::Answered(Ok(Answer::Done)),
@@ -278,7 +287,7 @@ fn outside(stage: &mut Stage, text: &str) {
 }
 
 fn failure(name: &str) -> Failure {
-    const ALL: [Failure; 28] = [
+    const ALL: [Failure; 29] = [
         Failure::NotFound,
         Failure::Denied,
         Failure::NotADirectory,
@@ -293,6 +302,7 @@ fn failure(name: &str) -> Failure {
         Failure::ReadOnlyTree,
         Failure::StorageFull,
         Failure::QuotaReached,
+        Failure::VolumeUsedUp,
         Failure::FileTooLarge,
         Failure::OutOfDescriptors,
         Failure::Overloaded,
@@ -316,6 +326,7 @@ fn failure(name: &str) -> Failure {
 
 fn describe(action: &Action) -> String {
     match action {
+        Action::ChooseHost(name) => format!("host {}", escape(name)),
         Action::Verify(credentials) => format!(
             "verify {} {}",
             escape(&credentials.user),

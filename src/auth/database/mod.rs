@@ -22,7 +22,7 @@ pub(super) use schema::{check, migrate};
 pub(super) type Record = Vec<Option<String>>;
 
 /// How a database is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Access {
     /// Where it is.
     pub database: Database,

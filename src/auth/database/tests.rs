@@ -41,6 +41,7 @@ fn find(source: &OfDatabase, user: &str) -> Result<Found, String> {
         name: &name(user),
         password: b"secret",
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host: "",
         users: &users,
     })
 }
@@ -66,7 +67,8 @@ fn all_keys_survive_a_row() {
         "root = \"/srv/alice\"\naccess = \"read-write\"\ndeny = [\"delete\"]\nhide = [\"*.bak\"]\n\
          rules = [\"/a,b read-only\"]\nquota = \"1 GiB\"\nquota_files = 7\n\
          folders = { \"/shared\" = \"/srv/shared\" }\ndown = \"1 MiB/s\"\nup = \"2 MiB/s\"\n\
-         sessions = 3\nenabled = false\nexpires = \"2030-12-31\"\nnetworks = [\"192.0.2.0/24\"]\n\
+         sessions = 3\nvolume = \"3 TiB\"\nvolume_down = \"1 TiB\"\nvolume_up = \"2 TiB\"\n\
+         volume_period = \"week\"\nenabled = false\nexpires = \"2030-12-31\"\nnetworks = [\"192.0.2.0/24\"]\n\
          hours = [\"mon,wed 08:00-18:00\"]\n",
     );
     assert_eq!(all.len(), USER_KEYS.len());

@@ -1,7 +1,7 @@
 //! A database of users: asked once for each login that a core does not know by itself.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,16 @@ impl OfDatabase {
             idle: Mutex::new(Vec::new()),
             usual: Mutex::new(None),
         }
+    }
+
+    /// The one of `others` with the same access, or a new one.
+    pub(in crate::auth) fn shared(access: Access, others: &mut Vec<Arc<Self>>) -> Arc<Self> {
+        if let Some(same) = others.iter().find(|other| other.access == access) {
+            return Arc::clone(same);
+        }
+        let new = Arc::new(Self::new(access));
+        others.push(Arc::clone(&new));
+        new
     }
 
     /// Asks on a connection that is there, or on a new one: one that was left open may have died since.

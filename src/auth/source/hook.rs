@@ -13,6 +13,9 @@ struct Question<'q> {
     /// The password may be in another encoding: what is not UTF-8 is replaced, and matches nothing.
     password: std::borrow::Cow<'q, str>,
     client: String,
+    /// The name of a virtual host's section.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    host: &'q str,
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,6 +43,7 @@ pub(super) fn question(login: &Login<'_>) -> Vec<u8> {
         user: login.name.as_str(),
         password: String::from_utf8_lossy(login.password),
         client: login.client.to_string(),
+        host: login.host,
     };
     // Strings alone: that cannot fail.
     serde_json::to_vec(&question).unwrap_or_default()
@@ -84,10 +88,12 @@ mod tests {
             name: &name,
             password: b"pass\"\xff",
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host: "shop",
             users: &users,
         };
         let question = String::from_utf8(question(&login)).expect("UTF-8");
-        let expected = r#"{"user":"alice","password":"pass\"�","client":"127.0.0.1"}"#;
+        let expected =
+            r#"{"user":"alice","password":"pass\"�","client":"127.0.0.1","host":"shop"}"#;
         assert_eq!(question, expected);
         found(answer.as_bytes(), &login, SourceKind::Program)
     }

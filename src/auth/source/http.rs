@@ -96,6 +96,7 @@ mod tests {
             name: &name,
             password: b"secret",
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host: "",
             users: &users,
         };
         let http = Http::new(format!("http://{address}/login"), timeout);

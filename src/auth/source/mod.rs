@@ -28,6 +28,8 @@ pub(super) struct Login<'l> {
     pub(super) password: &'l [u8],
     /// Where it is.
     pub(super) client: IpAddr,
+    /// The virtual host that it wants, by the name of its section; empty: the server itself.
+    pub(super) host: &'l str,
     /// The users file: its section `default` is for the users of all sources.
     pub(super) users: &'l UserList,
 }

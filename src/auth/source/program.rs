@@ -141,6 +141,7 @@ mod tests {
             name: &name,
             password: b"secret",
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host: "",
             users: &users,
         };
         let path = folder.path().join("program");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{OpenFlags, params_from_iter};
+use rusqlite::{ErrorCode, OpenFlags, params_from_iter};
 
 use super::{Connection, Purpose, Record};
 use crate::auth::store::Readers;
@@ -23,6 +23,7 @@ pub(super) struct Sqlite {
     path: PathBuf,
     /// Device and inode: another file may take the name, from a backup for example.
     identity: (u64, u64),
+    only_reads: bool,
 }
 
 impl Sqlite {
@@ -45,11 +46,18 @@ impl Sqlite {
             connection,
             path: path.to_owned(),
             identity,
+            only_reads: purpose == Purpose::Read,
         })
     }
 
     fn told(&self, error: &rusqlite::Error) -> String {
-        format!("sqlite:{}: {error}", self.path.display())
+        let told = format!("sqlite:{}: {error}", self.path.display());
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ReadOnly) if self.only_reads => {
+                format!("{told}: a change broke off; `ringftpd user migrate` takes it back")
+            }
+            _ => told,
+        }
     }
 }
 

@@ -209,6 +209,32 @@ fn a_file_that_takes_the_place_of_another_is_read() {
 }
 
 #[test]
+fn a_change_that_broke_off_lets_nobody_in_until_it_is_taken_back() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let root = || keys("root = \"/srv\"");
+    store(&one).add(&name("alice"), root()).expect("added");
+    store(&two).migrate().expect("a folder");
+    let mut connection = open(&access(&one), Purpose::Write(Readers::Owner)).expect("open");
+    // More than fits into the cache, so that some of it is in the file before the end.
+    let broken_off = "PRAGMA cache_size = 5; BEGIN;
+        WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000)
+        INSERT INTO ringftpd_users (name, password) SELECT 'user' || n, 'x' FROM numbers";
+    connection.batch(broken_off).expect("begun");
+    for file in ["users.db", "users.db-journal"] {
+        std::fs::copy(one.join(file), two.join(file)).expect("as a crash leaves it");
+    }
+    let source = OfDatabase::new(access(&two));
+    let error = find(&source, "alice").expect_err("broken off");
+    assert!(
+        error.contains("`ringftpd user migrate` takes it back"),
+        "{error}"
+    );
+    assert!(!store(&two).migrate().expect("taken back"));
+    assert!(matches!(find(&source, "alice"), Ok(Found::User(_))));
+}
+
+#[test]
 fn a_server_that_is_not_there_is_told_in_time() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let host = folder.path().display();

@@ -3,6 +3,7 @@
 mod input;
 mod place;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -396,13 +397,14 @@ fn add_all(
     let (known, would) = match dry_run {
         false => (store.add_all(users)?, ""),
         true => {
-            let mut known = Vec::new();
-            for (name, _) in users {
-                if store.find(&name)?.is_some() {
-                    known.push(name);
-                }
-            }
-            (known, "would be ")
+            let mut there = BTreeSet::new();
+            store.each(&mut |name, _| {
+                there.insert(name.to_owned());
+                ControlFlow::Continue(())
+            })?;
+            let names = users.into_iter().map(|(name, _)| name);
+            let known = names.filter(|name| there.contains(name.as_str()));
+            (known.collect(), "would be ")
         }
     };
     let lines = known

@@ -168,6 +168,7 @@ pub fn run(
         admission: crew.admission,
         throttle: crew.throttle,
         authenticator: crew.authenticator,
+        verifiers: crew.verifiers,
         orders: receiver,
         resolver,
         config: Arc::clone(&config),
@@ -246,6 +247,7 @@ struct Crew {
     quotas: Arc<Quotas>,
     throttle: Arc<Throttle>,
     authenticator: Arc<Authenticator>,
+    verifiers: Workers,
     missing: usize,
 }
 
@@ -282,6 +284,7 @@ impl Crew {
         let quotas = Arc::clone(&common.quotas);
         let throttle = Arc::clone(&common.throttle);
         let authenticator = Arc::clone(&common.authenticator);
+        let verifiers = common.verifiers.clone();
         let missing_count = ground.bound.missing_count();
         let Bound { ports, missing, .. } = ground.bound;
         let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
@@ -310,6 +313,7 @@ impl Crew {
             quotas,
             throttle,
             authenticator,
+            verifiers,
             missing: missing_count,
         })
     }

@@ -23,6 +23,8 @@ use crate::data::lending::Neighbours;
 use crate::data::report;
 use crate::sys;
 use crate::sys::signal::{Signal, Signals};
+use crate::sys::worker::Workers;
+use crate::telemetry::log;
 use crate::throttle::Throttle;
 
 /// What the main thread holds.
@@ -35,6 +37,7 @@ pub(super) struct Supervisor<'r> {
     pub(super) admission: Arc<Admission>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) authenticator: Arc<Authenticator>,
+    pub(super) verifiers: Workers,
     pub(super) orders: Receiver<Order>,
     pub(super) resolver: Option<Resolver>,
     pub(super) config: Arc<Config>,
@@ -196,6 +199,12 @@ impl Supervisor<'_> {
         self.throttle.set(&config);
         // Logins go by it from now on; who is logged in stays.
         self.authenticator.reload(&config);
+        if let Err(error) = self.verifiers.set_threads(config.users.hash_threads) {
+            told.push(format!("warning: fewer threads verify passwords: {error}"));
+        }
+        if let Err(error) = log::set_level(config.log.level.as_str()) {
+            told.push(format!("warning: {error}"));
+        }
         self.tell_cores(&config, bound)?;
         Ok(told.join("\n"))
     }

@@ -6,10 +6,11 @@
 //! all get the same answer.
 
 mod counts;
-pub mod edit;
+mod database;
 mod guard;
 mod helpers;
 pub mod import;
+mod keys;
 mod name;
 #[cfg(feature = "pam")]
 pub mod pam;
@@ -17,6 +18,7 @@ mod password;
 mod recent;
 mod remembered;
 mod source;
+pub mod store;
 mod system;
 mod users;
 mod validity;
@@ -32,7 +34,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use counts::Counts;
+pub use database::Access;
 pub use helpers::Helpers;
+pub use keys::{keys_of, value_of};
 pub use name::{NAME_LENGTH_MAX, NameError, UserName, check_identity_name, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use system::may_act_as_others;
@@ -45,7 +49,9 @@ use crate::sys::ids::Ids;
 use guard::Guard;
 use name::QualifiedName;
 use remembered::Remembered;
-use source::{Found, Hashed, Http, Login, Member, OfFile, Program, Shadow, Source, UsersFile};
+use source::{
+    Found, Hashed, Http, Login, Member, OfDatabase, OfFile, Program, Shadow, Source, UsersFile,
+};
 use system::SystemAccounts;
 
 /// Who logged in, and what is theirs.
@@ -169,14 +175,15 @@ pub struct Authenticator {
 type Hosts = HashMap<String, Arc<Sources>>;
 
 fn hosts(config: &Config, helpers: &Helpers) -> Hosts {
-    let server = Sources::new("", &config.anonymous, &config.users, helpers);
-    let others = config.hosts.iter().map(|host| {
-        let sources = Sources::new(&host.name, &host.anonymous, &host.users, helpers);
-        (host.name.clone(), Arc::new(sources))
-    });
-    let mut hosts: Hosts = others.collect();
-    hosts.insert(String::new(), Arc::new(server));
-    hosts
+    let mut databases = Vec::new();
+    let mut sources = |host: &str, anonymous, users| {
+        let sources = Sources::new(host, anonymous, users, helpers, &mut databases);
+        (host.to_owned(), Arc::new(sources))
+    };
+    let server = sources("", &config.anonymous, &config.users);
+    let others = config.hosts.iter();
+    let others = others.map(|host| sources(&host.name, &host.anonymous, &host.users));
+    others.chain([server]).collect()
 }
 
 /// Where users come from.
@@ -195,27 +202,30 @@ struct UserSources {
     /// Also what is the same for the users of all sources.
     file: UsersFile,
     /// In the order in which they are asked.
-    chain: Vec<Box<dyn Source>>,
+    chain: Vec<Arc<dyn Source>>,
     /// Whether the file is the first of them.
     begins_with_file: bool,
 }
 
 impl UserSources {
+    /// `databases`: those that hosts before this one have; the same one is shared, with its connections.
     #[cfg_attr(
         not(feature = "pam"),
-        expect(unused_variables, reason = "PAM's is the only one")
+        expect(unused_variables, reason = "PAM's is the only helper")
     )]
-    fn new(users: &config::Users, helpers: &Helpers) -> Self {
-        let chain = users.sources.iter().map(|kind| -> Box<dyn Source> {
+    fn new(users: &config::Users, helpers: &Helpers, databases: &mut Vec<Arc<OfDatabase>>) -> Self {
+        let chain = users.sources.iter().filter_map(|kind| {
             let timeout = users.source_timeout;
-            match kind {
-                SourceKind::File => Box::new(OfFile),
-                SourceKind::Program => Box::new(Program::new(users.program.clone(), timeout)),
-                SourceKind::Http => Box::new(Http::new(users.http.clone(), timeout)),
-                SourceKind::Shadow => Box::new(Shadow::new(users)),
+            Some::<Arc<dyn Source>>(match kind {
+                SourceKind::File => Arc::new(OfFile),
+                SourceKind::Program => Arc::new(Program::new(users.program.clone(), timeout)),
+                SourceKind::Http => Arc::new(Http::new(users.http.clone(), timeout)),
+                SourceKind::Shadow => Arc::new(Shadow::new(users)),
                 #[cfg(feature = "pam")]
-                SourceKind::Pam => Box::new(source::Pam::new(users, helpers.pam.clone())),
-            }
+                SourceKind::Pam => Arc::new(source::Pam::new(users, helpers.pam.clone())),
+                // A configuration without its place is refused.
+                SourceKind::Database => OfDatabase::shared(Access::of(users)?, databases),
+            })
         });
         Self {
             file: UsersFile::new(users.file.clone()),
@@ -224,14 +234,20 @@ impl UserSources {
         }
     }
 
-    /// Hashes a password for a name that nobody has, or a hash that is none: the time of a refusal must
-    /// not tell which names exist. What is hashed costs as much as the users of the first source that
-    /// has hashes.
+    /// The hash to verify for a name that no source has, so that the time of a refusal does not tell
+    /// which names there are: one of the cost that most users' hashes have. Whoever has another one
+    /// stands out by the time, which no single choice can avoid; new passwords make all alike. It is
+    /// one of the users' own, as only that costs the same to the last byte.
+    fn nobody(&self, users: &UserList) -> StoredHash {
+        let usual = self.chain.iter().filter_map(|source| source.usual(users));
+        let most = usual.max_by_key(|(count, _)| *count);
+        most.map_or_else(StoredHash::of_nobody, |(_, hash)| hash)
+    }
+
+    /// Hashes a password that nobody has, for the time that it takes.
     fn hash_for_nobody(&self, users: &UserList, password: &[u8]) {
-        let like = self.chain.iter().find_map(|source| source.nobody(users));
-        let like = like.as_ref().unwrap_or_else(|| users.nobody());
         // The result must be used, or the work could be optimised away.
-        std::hint::black_box(like.matches(password));
+        std::hint::black_box(self.nobody(users).matches(password));
     }
 }
 
@@ -241,6 +257,7 @@ impl Sources {
         anonymous: &config::Anonymous,
         users: &config::Users,
         helpers: &Helpers,
+        databases: &mut Vec<Arc<OfDatabase>>,
     ) -> Self {
         let anonymous = anonymous.enabled.then(|| Identity {
             name: QualifiedName::new(host, name::ANONYMOUS).into_string(),
@@ -256,7 +273,9 @@ impl Sources {
             anonymous,
             system: SystemAccounts::new(users),
             remembered: Remembered::new(users.remember),
-            users: users.enabled.then(|| UserSources::new(users, helpers)),
+            users: users
+                .enabled
+                .then(|| UserSources::new(users, helpers, databases)),
         }
     }
 }
@@ -509,24 +528,42 @@ impl Authenticator {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names and directories of all users that the sources can list, for a start-up check; empty when
-    /// they are off.
-    ///
-    /// # Errors
-    /// What is wrong with the users file or another source.
-    pub fn users(&self) -> Result<Vec<Identity>, String> {
+    /// What the sources can list of their users, for a check at the start; empty when they are off.
+    pub fn users(&self) -> Vec<Listed> {
         let mut all = Vec::new();
+        let mut seen = Vec::new();
         for (host, sources) in &*self.hosts() {
             let Some(chain) = &sources.users else {
                 continue;
             };
-            let users = chain.file.current()?;
+            let users = match chain.file.current() {
+                Ok(users) => users,
+                Err(reason) => {
+                    all.push(Listed {
+                        source: SourceKind::File,
+                        count: 0,
+                        users: Err(reason),
+                    });
+                    continue;
+                }
+            };
             for source in &chain.chain {
-                let listed = source.list(&users)?;
-                all.extend(listed.into_iter().map(|identity| identity.on(host)));
+                // Hosts may share a database.
+                let place = Arc::as_ptr(source).cast::<()>();
+                if seen.contains(&place) {
+                    continue;
+                }
+                seen.push(place);
+                let listed = source.list(&users);
+                let on_host = |identity: Identity| identity.on(host);
+                all.push(Listed {
+                    source: source.kind(),
+                    count: source.count(listed.as_ref().map_or(0, Vec::len)),
+                    users: listed.map(|users| users.into_iter().map(on_host).collect()),
+                });
             }
         }
-        Ok(all)
+        all
     }
 
     /// Why virtual users cannot act as the accounts of this host that they should, for a start-up check:
@@ -546,6 +583,17 @@ impl Authenticator {
         }
         problems
     }
+}
+
+/// What a source can list of its users.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    /// Which source it is.
+    pub source: SourceKind,
+    /// How many users it has.
+    pub count: usize,
+    /// Names and directories of all of them, or of many, or why they cannot be listed.
+    pub users: Result<Vec<Identity>, String>,
 }
 
 impl Identity {

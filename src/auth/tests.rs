@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::edit::{self, EditError, Readers};
+use super::store::{FileStore, Readers, Store, StoreError};
 use super::*;
 use crate::proto::rights::RightSet;
 
@@ -19,6 +19,37 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         allowance: Allowance::default(),
         validity: Validity::default(),
         system: None,
+    }
+}
+
+/// The users file as `ringftpd user` changes it.
+mod edit {
+    use super::*;
+
+    pub(super) fn add(path: &Path, readers: Readers, user: User) -> Result<(), StoreError> {
+        let keys = keys_of(&user).expect("a path in UTF-8");
+        FileStore::new(path.to_owned(), readers).add(&user.name, keys)
+    }
+
+    pub(super) fn set_password(
+        path: &Path,
+        name: &UserName,
+        password: StoredHash,
+    ) -> Result<(), StoreError> {
+        let password = toml::Value::String(password.as_text().to_owned());
+        store(path).change(name, &[("password".to_owned(), Some(password))])
+    }
+
+    pub(super) fn delete(path: &Path, name: &UserName) -> Result<(), StoreError> {
+        store(path).delete(name)
+    }
+
+    pub(super) fn list(path: &Path) -> Result<UserList, StoreError> {
+        store(path).list()
+    }
+
+    fn store(path: &Path) -> FileStore {
+        FileStore::new(path.to_owned(), Readers::Owner)
     }
 }
 
@@ -332,11 +363,11 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     let name = alice.name.clone();
     assert!(matches!(
         edit::delete(&path, &name),
-        Err(EditError::Unknown { .. })
+        Err(StoreError::Unknown { .. })
     ));
     edit::add(&path, Readers::Owner, alice.clone()).expect("added");
     let again = edit::add(&path, Readers::Owner, alice.clone());
-    assert!(matches!(again, Err(EditError::Exists(_))));
+    assert!(matches!(again, Err(StoreError::Exists(_))));
 
     let inline = fs::read_to_string(&path).expect("read");
     let hash = inline
@@ -347,7 +378,7 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     fs::write(&path, &inline).expect("written");
     assert!(matches!(
         edit::delete(&path, &name),
-        Err(EditError::Unusual { .. })
+        Err(StoreError::Unusual { .. })
     ));
     assert_eq!(
         fs::read_to_string(&path).expect("read"),
@@ -358,7 +389,7 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     fs::write(&path, "[user.alice]\n").expect("written");
     assert!(matches!(
         edit::add(&path, Readers::Owner, alice),
-        Err(EditError::Invalid(_))
+        Err(StoreError::Invalid(_))
     ));
 }
 
@@ -397,7 +428,11 @@ fn directories_with_odd_names_survive_the_users_file() {
         ..user("odd", "x", RightSet::READ_WRITE)
     };
     edit::add(&path, Readers::Owner, odd).expect("added");
-    let users: Vec<Identity> = authenticator(&path, false).users().expect("valid");
+    let users: Vec<Identity> = authenticator(&path, false)
+        .users()
+        .into_iter()
+        .flat_map(|listed| listed.users.expect("valid"))
+        .collect();
     assert_eq!(
         users.iter().map(|user| &user.root).collect::<Vec<_>>(),
         [&root]
@@ -474,7 +509,59 @@ fn unknown_names_cost_what_most_users_cost() {
         let text: String = sections.collect();
         UserList::parse(&text, "users").expect("a valid list")
     };
-    assert_eq!(list(&[]).nobody(), &StoredHash::of_nobody());
-    assert_eq!(list(&[sha, md5, sha]).nobody().as_text(), sha);
-    assert_eq!(list(&[md5, md5, sha]).nobody().as_text(), md5);
+    let sources = UserSources::new(
+        &config::Users::default(),
+        &Helpers::default(),
+        &mut Vec::new(),
+    );
+    assert_eq!(sources.nobody(&list(&[])), StoredHash::of_nobody());
+    assert_eq!(sources.nobody(&list(&[sha, md5, sha])).as_text(), sha);
+    assert_eq!(sources.nobody(&list(&[md5, md5, sha])).as_text(), md5);
+}
+
+#[test]
+fn keys_of_the_file_change_in_place() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let hash = "$1$MlHWYg5L$2yULtJYQOaJVFojxqly1r.";
+    let head = "# ours\n[default]\nquota = \"1 GiB\" # for all\n\n[user.bob]\n";
+    let text = format!(
+        "{head}password = \"{hash}\"\nroot = \"/b\"\n\n[user.\"a.b\"]\nroot = \"/a\" # home\n\
+         deny = [\n  \"delete\",\n]\npassword = \"{hash}\"\n\n# the end"
+    );
+    fs::write(&path, text).expect("written");
+    let mut store = FileStore::new(path.clone(), Readers::Owner);
+    let mut set = |name: &str, settings: &[(&str, &str)]| {
+        let change = |(key, text): &(&str, &str)| {
+            let value = (!text.is_empty()).then(|| value_of(key, text));
+            ((*key).to_owned(), value)
+        };
+        let changes: Vec<_> = settings.iter().map(change).collect();
+        let name = UserName::parse(name.as_bytes()).expect("a name");
+        store.change(&name, &changes)
+    };
+    set("a.b", &[("root", "/new"), ("deny", ""), ("sessions", "3")]).expect("changed");
+    set("bob", &[("rules", "/x read-only"), ("hours", "")]).expect("changed");
+    let expected = format!(
+        "{head}password = \"{hash}\"\nroot = \"/b\"\nrules = [\"/x read-only\"]\n\n[user.\"a.b\"]\n\
+         root = \"/new\" # home\npassword = \"{hash}\"\nsessions = 3\n\n# the end"
+    );
+    assert_eq!(fs::read_to_string(&path).expect("read"), expected);
+    for (name, setting) in [
+        ("bob", ("quota", "much")),
+        ("bob", ("root", "")),
+        ("bob", ("qouta", "1 GiB")),
+        ("carol", ("quota", "1 GiB")),
+    ] {
+        let error = set(name, &[setting]).expect_err(name).to_string();
+        assert!(!error.contains(hash), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&path).expect("read"), expected);
+
+    // What is written in another way is left to its writer.
+    let inline = format!("user.bob = {{ password = \"{hash}\", root = \"/b\" }}\n");
+    fs::write(&path, &inline).expect("written");
+    let unusual = set("bob", &[("quota", "1 GiB")]);
+    assert!(matches!(unusual, Err(StoreError::Unusual { .. })));
+    assert_eq!(fs::read_to_string(&path).expect("read"), inline);
 }

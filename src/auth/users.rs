@@ -1,6 +1,7 @@
 //! What a user is, in the words of the users file; other sources use the same ones.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -77,7 +78,7 @@ impl User {
 pub struct UserList {
     users: BTreeMap<UserName, User>,
     default: Shared,
-    nobody: OnceLock<StoredHash>,
+    usual: OnceLock<Option<(usize, StoredHash)>>,
 }
 
 impl UserList {
@@ -92,7 +93,7 @@ impl UserList {
         Ok(Self {
             users,
             default,
-            nobody: OnceLock::new(),
+            usual: OnceLock::new(),
         })
     }
 
@@ -106,21 +107,10 @@ impl UserList {
         self.users.values()
     }
 
-    /// The hash to verify for a name that is not in the list, so that the time of a refusal does not
-    /// tell which names are: a hash of the cost that most users' hashes have. Whoever has another one
-    /// stands out by the time, which no single choice can avoid; new passwords make all alike. It is
-    /// one of the users' own, as only that costs the same to the last byte; whether it matches is not
-    /// looked at.
-    pub(super) fn nobody(&self) -> &StoredHash {
-        self.nobody.get_or_init(|| {
-            let mut costs: BTreeMap<&str, (usize, &StoredHash)> = BTreeMap::new();
-            for user in self.iter() {
-                let hash = &user.password;
-                costs.entry(hash.cost()).or_insert((0, hash)).0 += 1;
-            }
-            let most = costs.into_values().max_by_key(|(count, _)| *count);
-            most.map_or_else(StoredHash::of_nobody, |(_, hash)| hash.clone())
-        })
+    /// A hash of the cost that most users' hashes have, and how many that are.
+    pub(super) fn usual(&self) -> Option<&(usize, StoredHash)> {
+        let hashes = || StoredHash::usual(self.iter().map(|user| &user.password));
+        self.usual.get_or_init(hashes).as_ref()
     }
 
     /// Whether the section `default` says what users see as `/`.
@@ -301,8 +291,10 @@ impl UserList {
         keys: &toml::Table,
         origin: &str,
     ) -> Result<Described, String> {
-        let text = toml::to_string(keys).map_err(|error| format!("{origin}: {error}"))?;
-        let text = format!("[user]\n{text}");
+        // Below a section, so that tables in it stand there as well.
+        let keys = toml::Value::Table(keys.clone());
+        let document = toml::Table::from_iter([("user".to_owned(), keys)]);
+        let text = toml::to_string(&document).map_err(|error| format!("{origin}: {error}"))?;
         let origin = format!("user {name} of {origin}");
         let mut document = Document::new(&text, &origin, SCHEMA).secret();
         let mut section = document.section("user", USER_KEYS);
@@ -327,17 +319,18 @@ fn hash(value: &Value<'_>) -> Result<StoredHash, Wrong> {
     })
 }
 
-/// Where the value of `user.NAME.password` stands in `text`.
-pub(super) fn password_place(text: &str, name: &UserName) -> Option<std::ops::Range<usize>> {
+/// Where the values of the keys of a user stand in `text`.
+pub(super) fn places(text: &str, name: &UserName) -> Vec<(&'static str, Range<usize>)> {
     let mut document = Document::new(text, "", SCHEMA).secret();
     read_users(&mut document);
-    document.place(&format!("user.{name}.password"))
+    let place = |key: &&'static str| Some((*key, document.place(&format!("user.{name}.{key}"))?));
+    USER_KEYS.iter().filter_map(place).collect()
 }
 
 /// The sections and keys of a users file.
 const SCHEMA: Schema = &[("default", DEFAULT_KEYS), ("user", USER_KEYS)];
 
-const USER_KEYS: &[&str] = &[
+pub(super) const USER_KEYS: &[&str] = &[
     "password",
     "root",
     "access",

@@ -119,8 +119,8 @@ fn logins(config: &Config, survey: &Survey) -> String {
         ));
     }
     if config.users.enabled {
-        let users = counted(survey.users.len(), "user");
-        parts.push(format!("{users} of {}", config.users.file.display()));
+        let users = counted(survey.users, "user");
+        parts.push(format!("{users} of {}", config.users.places()));
     }
     parts.join("; ")
 }

@@ -87,7 +87,7 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and say what serve would do with the same arguments
     Check(ServeArgs),
-    /// Add, change, list and delete virtual users
+    /// Add, change, list and delete virtual users, in the users file or a database
     #[command(after_help = USER_EXAMPLES)]
     User(user::UserArgs),
     /// Show the passive ports of a running server, what to change, or how many it will take
@@ -303,7 +303,13 @@ Examples:
   ringftpd user add alice --root /srv/alice
   ringftpd user add mirror --root /srv/pub --access read-only
   pass show ftp/alice | ringftpd user passwd alice --password-stdin
+  ringftpd user set alice quota='10 GiB' deny=delete,rename sessions=4
+  ringftpd user set alice quota= enabled=false
+                                        KEY= takes a key away; docs/users.md has all keys
+  ringftpd user copy --from file --to database
+  ringftpd user list --database sqlite:/var/lib/ringftpd/users.db
 
+Users are kept where users.sources says, in the file or the database, whichever comes first there.
 The server notices changes by itself; they take effect with the next login.";
 
 #[cfg(test)]

@@ -139,6 +139,8 @@ impl Default for Users {
             file: PathBuf::from("/etc/ringftpd/users.toml"),
             program: PathBuf::new(),
             http: String::new(),
+            database: None,
+            database_password_file: PathBuf::new(),
             source_timeout: Duration::from_secs(5),
             hash_threads: 2,
             sessions_per_user: 0,

@@ -106,6 +106,8 @@ pub const KEYS: Schema = &[
             "file",
             "program",
             "http",
+            "database",
+            "database_password_file",
             "source_timeout",
             "hash_threads",
             "sessions_per_user",

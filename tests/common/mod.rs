@@ -8,6 +8,7 @@
 
 pub(crate) mod accounts;
 mod client;
+mod databases;
 mod files;
 mod server;
 
@@ -15,6 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Data, Reply, Way, connect_from, read_all, reset};
+pub(crate) use databases::{Database, PostgreSql, Sqlite};
 pub(crate) use files::{Random, identity, make_tree, noise, same_trees, snapshot};
 pub(crate) use server::{
     PASSWORD, Process, Run, Setup, TestServer, is_root, passive_ports, program, run, run_with_input,

@@ -598,6 +598,8 @@ fn package_of(program: &str) -> &str {
         "setpriv" | "prlimit" | "unshare" => "the package util-linux",
         "ip" => "the package iproute2",
         "curl" => "the package curl",
+        "sqlite3" => "the package sqlite3",
+        "psql" => "the package postgresql",
         "lftp" => "the package lftp",
         "python3" => "the package python3",
         _ => "it",

@@ -63,7 +63,7 @@ impl UsersFile {
         if let Ok(users) = &users {
             let count = users.iter().count();
             // Now, not when the first unknown name comes, which it would delay.
-            users.nobody();
+            users.usual();
             tracing::info!(file = %self.path.display(), users = count, "users file read");
         }
         *last = stamp.settled(&metadata).then(|| Loaded {

@@ -1,6 +1,7 @@
 //! Where users come from: several sources, asked in order. The first one that knows a name decides.
 
 mod accounts;
+mod database;
 mod file;
 mod hook;
 mod http;
@@ -13,11 +14,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::name::UserName;
-use super::password::StoredHash;
 use super::users::{User, UserList};
 use super::validity::Validity;
-use super::{Identity, Reason};
+use super::{Identity, Reason, StoredHash};
 use crate::config::SourceKind;
+pub(super) use database::OfDatabase;
 pub(super) use file::UsersFile;
 pub(super) use http::Http;
 #[cfg(feature = "pam")]
@@ -104,15 +105,20 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
         true
     }
 
-    /// All users that it can list, for a check at the start.
+    /// All users that it can list, or many of them, for a check at the start.
     ///
     /// # Errors
     /// As [`Source::find`].
     fn list(&self, users: &UserList) -> Result<Vec<Identity>, String>;
 
-    /// A hash of the cost that those of this source have, to verify for a name that nobody has; `None`:
-    /// this source has none.
-    fn nobody(&self, _users: &UserList) -> Option<StoredHash> {
+    /// How many users it has, of which it has just listed so many.
+    fn count(&self, listed: usize) -> usize {
+        listed
+    }
+
+    /// A hash of the cost that most of its users' hashes have, and how many it knows of that have it;
+    /// `None`: it has none that it knows of.
+    fn usual(&self, _users: &UserList) -> Option<(usize, StoredHash)> {
         None
     }
 }
@@ -135,7 +141,7 @@ impl Source for OfFile {
         Ok(users.iter().map(User::identity).collect())
     }
 
-    fn nobody(&self, users: &UserList) -> Option<StoredHash> {
-        users.iter().next().map(|_| users.nobody().clone())
+    fn usual(&self, users: &UserList) -> Option<(usize, StoredHash)> {
+        users.usual().cloned()
     }
 }

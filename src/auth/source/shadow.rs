@@ -83,11 +83,14 @@ impl Source for Shadow {
         self.read().map(|_| Vec::new())
     }
 
-    fn nobody(&self, _users: &UserList) -> Option<StoredHash> {
+    fn usual(&self, _users: &UserList) -> Option<(usize, StoredHash)> {
         let content = self.read().ok()?;
         let content = String::from_utf8_lossy(&content);
-        let mut passwords = content.lines().filter_map(|line| line.split(':').nth(1));
-        passwords.find_map(|password| StoredHash::parse(password).ok())
+        let passwords = content.lines().filter_map(|line| line.split(':').nth(1));
+        let hashes: Vec<StoredHash> = passwords
+            .filter_map(|password| StoredHash::parse(password).ok())
+            .collect();
+        StoredHash::usual(hashes.iter())
     }
 }
 
@@ -287,6 +290,6 @@ mod tests {
         };
         let error = shadow.list(&UserList::default()).expect_err("no file");
         assert!(error.contains("/nonexistent/shadow"), "{error}");
-        assert!(shadow.nobody(&UserList::default()).is_none());
+        assert!(shadow.usual(&UserList::default()).is_none());
     }
 }

@@ -8,8 +8,11 @@
 mod counts;
 pub mod edit;
 mod guard;
+mod helpers;
 pub mod import;
 mod name;
+#[cfg(feature = "pam")]
+pub mod pam;
 mod password;
 mod recent;
 mod remembered;
@@ -29,6 +32,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use counts::Counts;
+pub use helpers::Helpers;
 pub use name::{NAME_LENGTH_MAX, NameError, UserName, check_identity_name, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
 pub use system::may_act_as_others;
@@ -41,7 +45,7 @@ use crate::sys::ids::Ids;
 use guard::Guard;
 use name::QualifiedName;
 use remembered::Remembered;
-use source::{Found, Http, Login, Member, OfFile, Program, Source, UsersFile};
+use source::{Found, Hashed, Http, Login, Member, OfFile, Program, Shadow, Source, UsersFile};
 use system::SystemAccounts;
 
 /// Who logged in, and what is theirs.
@@ -102,7 +106,7 @@ pub enum Reason {
     UnknownUser,
     /// The password is another one.
     WrongPassword,
-    /// The account has `enabled = false`.
+    /// The account has `enabled = false`, or the host has locked it.
     Disabled,
     /// The account has expired.
     Expired,
@@ -110,6 +114,14 @@ pub enum Reason {
     WrongNetwork,
     /// The account's `hours` do not have this moment.
     OutsideHours,
+    /// The password of the host's account is to be changed first.
+    PasswordExpired,
+    /// The host's account has a shell that is not in /etc/shells.
+    NoShell,
+    /// The host's account is in /etc/ftpusers.
+    NotByFtp,
+    /// The host's account is root, or a service's: its uid is too low.
+    ServiceAccount,
     /// The client has failed too often.
     ClientLocked,
     /// Too many logins with this name have failed, and the client is a stranger.
@@ -133,6 +145,10 @@ impl fmt::Display for Reason {
             Self::Expired => "expired",
             Self::WrongNetwork => "wrong-network",
             Self::OutsideHours => "outside-hours",
+            Self::PasswordExpired => "password-expired",
+            Self::NoShell => "no-shell",
+            Self::NotByFtp => "not-by-ftp",
+            Self::ServiceAccount => "service-account",
             Self::ClientLocked => "client-locked-out",
             Self::UserLocked => "user-locked-out",
         })
@@ -146,15 +162,16 @@ pub struct Authenticator {
     hosts: Mutex<Arc<Hosts>>,
     guard: Mutex<Guard>,
     counts: Counts,
+    helpers: Helpers,
 }
 
 /// Where the users of each host come from, by the name of its section; that of the server is empty.
 type Hosts = HashMap<String, Arc<Sources>>;
 
-fn hosts(config: &Config) -> Hosts {
-    let server = Sources::new("", &config.anonymous, &config.users);
+fn hosts(config: &Config, helpers: &Helpers) -> Hosts {
+    let server = Sources::new("", &config.anonymous, &config.users, helpers);
     let others = config.hosts.iter().map(|host| {
-        let sources = Sources::new(&host.name, &host.anonymous, &host.users);
+        let sources = Sources::new(&host.name, &host.anonymous, &host.users, helpers);
         (host.name.clone(), Arc::new(sources))
     });
     let mut hosts: Hosts = others.collect();
@@ -184,13 +201,20 @@ struct UserSources {
 }
 
 impl UserSources {
-    fn new(users: &config::Users) -> Self {
+    #[cfg_attr(
+        not(feature = "pam"),
+        expect(unused_variables, reason = "PAM's is the only one")
+    )]
+    fn new(users: &config::Users, helpers: &Helpers) -> Self {
         let chain = users.sources.iter().map(|kind| -> Box<dyn Source> {
             let timeout = users.source_timeout;
             match kind {
                 SourceKind::File => Box::new(OfFile),
                 SourceKind::Program => Box::new(Program::new(users.program.clone(), timeout)),
                 SourceKind::Http => Box::new(Http::new(users.http.clone(), timeout)),
+                SourceKind::Shadow => Box::new(Shadow::new(users)),
+                #[cfg(feature = "pam")]
+                SourceKind::Pam => Box::new(source::Pam::new(users, helpers.pam.clone())),
             }
         });
         Self {
@@ -199,10 +223,25 @@ impl UserSources {
             begins_with_file: users.sources.first() == Some(&SourceKind::File),
         }
     }
+
+    /// Hashes a password for a name that nobody has, or a hash that is none: the time of a refusal must
+    /// not tell which names exist. What is hashed costs as much as the users of the first source that
+    /// has hashes.
+    fn hash_for_nobody(&self, users: &UserList, password: &[u8]) {
+        let like = self.chain.iter().find_map(|source| source.nobody(users));
+        let like = like.as_ref().unwrap_or_else(|| users.nobody());
+        // The result must be used, or the work could be optimised away.
+        std::hint::black_box(like.matches(password));
+    }
 }
 
 impl Sources {
-    fn new(host: &str, anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    fn new(
+        host: &str,
+        anonymous: &config::Anonymous,
+        users: &config::Users,
+        helpers: &Helpers,
+    ) -> Self {
         let anonymous = anonymous.enabled.then(|| Identity {
             name: QualifiedName::new(host, name::ANONYMOUS).into_string(),
             root: anonymous.root.clone(),
@@ -217,7 +256,7 @@ impl Sources {
             anonymous,
             system: SystemAccounts::new(users),
             remembered: Remembered::new(users.remember),
-            users: users.enabled.then(|| UserSources::new(users)),
+            users: users.enabled.then(|| UserSources::new(users, helpers)),
         }
     }
 }
@@ -225,16 +264,22 @@ impl Sources {
 impl Authenticator {
     /// Reads nothing yet: the users file may appear, change and vanish while the server runs.
     pub fn new(config: &Config) -> Self {
+        Self::with_helpers(config, Helpers::default())
+    }
+
+    /// The same with processes that keep root.
+    pub fn with_helpers(config: &Config, helpers: Helpers) -> Self {
         Self {
-            hosts: Mutex::new(Arc::new(hosts(config))),
+            hosts: Mutex::new(Arc::new(hosts(config, &helpers))),
             guard: Mutex::new(Guard::new()),
             counts: Counts::default(),
+            helpers,
         }
     }
 
     /// Lets others log in from now on. What is known of those who guess stays known.
     pub fn reload(&self, config: &Config) {
-        let hosts = Arc::new(hosts(config));
+        let hosts = Arc::new(hosts(config, &self.helpers));
         *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
@@ -327,10 +372,8 @@ impl Authenticator {
             Ok(Ok(member)) => member,
             Ok(Err(reason)) => {
                 if reason == Reason::UnknownUser {
-                    // The time of a refusal must not tell which names exist.
                     Counts::add(&self.counts.hashes);
-                    // The result must be used, or the work could be optimised away.
-                    std::hint::black_box(users.nobody().matches(password));
+                    chain.hash_for_nobody(&users, password);
                 }
                 return Outcome::Refused(reason);
             }
@@ -355,16 +398,22 @@ impl Authenticator {
     ) -> Result<Result<Member, Reason>, String> {
         let (name, password) = (login.name, login.password);
         for source in &chain.chain {
-            if let Some(member) = remembered.verified(source.kind(), name, password) {
+            let known = remembered.verified(source.kind(), name, password);
+            if let Some(member) = known.filter(|member| source.still_has(login, member)) {
                 Counts::add(&self.counts.remembered);
                 return Ok(Ok(member));
             }
             return match source.find(login)? {
                 Found::Unknown => continue,
-                Found::User(user) if self.is_password_of(remembered, &user, password) => {
-                    Ok(Ok(user.member()))
+                Found::User(user) => {
+                    match self.is_password(remembered, name, &user.password, password) {
+                        true => Ok(Ok(user.member())),
+                        false => Ok(Err(Reason::WrongPassword)),
+                    }
                 }
-                Found::User(_) => Ok(Err(Reason::WrongPassword)),
+                Found::Hashed(account) => {
+                    Ok(self.verify_hashed(remembered, chain, login, *account))
+                }
                 Found::Verified(member) => {
                     remembered.add_verified(source.kind(), name, password, &member);
                     Ok(Ok(*member))
@@ -375,16 +424,40 @@ impl Authenticator {
         Ok(Err(Reason::UnknownUser))
     }
 
-    fn is_password_of(&self, remembered: &Remembered, user: &User, password: &[u8]) -> bool {
-        let stored = user.password.as_text();
-        if remembered.holds(&user.name, password, stored, Instant::now()) {
+    fn verify_hashed(
+        &self,
+        remembered: &Remembered,
+        chain: &UserSources,
+        login: &Login<'_>,
+        account: Hashed,
+    ) -> Result<Member, Reason> {
+        let (name, password) = (login.name, login.password);
+        match account.password {
+            Some(stored) if self.is_password(remembered, name, &stored, password) => account.member,
+            Some(_) => Err(Reason::WrongPassword),
+            None => {
+                Counts::add(&self.counts.hashes);
+                chain.hash_for_nobody(login.users, password);
+                Err(account.member.err().unwrap_or(Reason::Disabled))
+            }
+        }
+    }
+
+    fn is_password(
+        &self,
+        remembered: &Remembered,
+        name: &UserName,
+        stored: &StoredHash,
+        password: &[u8],
+    ) -> bool {
+        if remembered.holds(name, password, stored.as_text(), Instant::now()) {
             Counts::add(&self.counts.remembered);
             return true;
         }
         Counts::add(&self.counts.hashes);
-        let matches = user.password.matches(password);
+        let matches = stored.matches(password);
         if matches {
-            remembered.add(&user.name, password, stored, Instant::now());
+            remembered.add(name, password, stored.as_text(), Instant::now());
         }
         matches
     }

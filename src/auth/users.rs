@@ -123,6 +123,11 @@ impl UserList {
         })
     }
 
+    /// Whether the section `default` says what users see as `/`.
+    pub(super) fn has_root(&self) -> bool {
+        self.default.root.is_some()
+    }
+
     pub(super) fn insert(&mut self, user: User) {
         self.users.insert(user.name.clone(), user);
     }

@@ -51,6 +51,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Quota(args) => quota::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Man => man(),
+        #[cfg(feature = "pam")]
+        Command::PamKeeper { service } => helper(crate::auth::pam::keep(&service)),
+        #[cfg(feature = "pam")]
+        Command::PamOnce { service } => helper(crate::auth::pam::ask_once(&service)),
     };
     match result {
         Ok(()) => ExitCode::from(EXIT_DONE),
@@ -102,6 +106,20 @@ enum Command {
     /// Print the manual page (roff)
     #[command(hide = true)]
     Man,
+    /// What the server starts for itself: starts processes that ask PAM
+    #[cfg(feature = "pam")]
+    #[command(hide = true, name = crate::auth::pam::KEEPER)]
+    PamKeeper {
+        /// A file of /etc/pam.d
+        service: String,
+    },
+    /// What the keeper starts: asks PAM for one login
+    #[cfg(feature = "pam")]
+    #[command(hide = true, name = crate::auth::pam::ONCE)]
+    PamOnce {
+        /// A file of /etc/pam.d
+        service: String,
+    },
 }
 
 /// What `serve` and `check` have in common.
@@ -208,6 +226,11 @@ fn man() -> Result<(), Failure> {
         .render(&mut page)
         .map_err(|error| Failure::operating(&error))?;
     print(&String::from_utf8_lossy(&page))
+}
+
+#[cfg(feature = "pam")]
+fn helper(ended: io::Result<()>) -> Result<(), Failure> {
+    ended.map_err(|error| Failure::operating(&error))
 }
 
 const EXIT_DONE: u8 = 0;

@@ -109,6 +109,12 @@ impl Config {
             let problem = Problem::new("users.system", message).hint(hint);
             checked.problems.push(problem);
         }
+        if self.asks_pam() && !host.root {
+            let message = "PAM is asked without root, by which most of its modules fail";
+            let hint = "start the server as root with server.user set";
+            let warning = Problem::new("users.sources", message).hint(hint);
+            checked.warnings.push(warning);
+        }
         match (&self.server.user, host.root) {
             (None, true) => {
                 let problem = Problem::new("server.user", "not set, so the server would stay root")

@@ -147,6 +147,8 @@ impl Default for Users {
             system: false,
             // UID_MIN of login.defs(5), in every distribution of note.
             system_uid_min: 1000,
+            require_shell: true,
+            pam_service: "ringftpd".to_owned(),
         }
     }
 }

@@ -156,9 +156,9 @@ fn addresses(value: &Value<'_>) -> Result<Vec<SocketAddr>, Wrong> {
         .collect()
 }
 
-/// Keys of `[users]` that all hosts have in common: there is one set of threads, one state, and one set of
-/// privileges.
-const OF_THE_SERVER: &[&str] = &["hash_threads", "state", "system"];
+/// Keys of `[users]` that all hosts have in common: there is one set of threads, one state, one set of
+/// privileges, and one process that asks PAM.
+const OF_THE_SERVER: &[&str] = &["hash_threads", "state", "system", "pam_service"];
 
 /// As long as the names of users, with which it is written.
 const NAME_LENGTH_MAX: usize = 64;

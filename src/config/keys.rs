@@ -113,6 +113,8 @@ pub const KEYS: Schema = &[
             "state",
             "system",
             "system_uid_min",
+            "require_shell",
+            "pam_service",
         ],
     ),
     (

@@ -29,6 +29,9 @@ impl Config {
         let (users, new) = (&self.users, &other.users);
         compare(users.state != new.state, "users.state");
         compare(users.system != new.system, "users.system");
+        compare(users.pam_service != new.pam_service, "users.pam_service");
+        // Until then nobody gets in by it.
+        compare(other.asks_pam() && !self.asks_pam(), "users.sources");
         compare(self.log.format != other.log.format, "log.format");
         compare(self.admin != other.admin, "admin");
         keys
@@ -43,8 +46,15 @@ impl Config {
         config.limits.sessions_waiting = running.limits.sessions_waiting;
         config.users.state.clone_from(&running.users.state);
         config.users.system = running.users.system;
+        config
+            .users
+            .pam_service
+            .clone_from(&running.users.pam_service);
         for host in &mut config.hosts {
             host.users.system = running.users.system;
+            host.users
+                .pam_service
+                .clone_from(&running.users.pam_service);
         }
         config.log.format = running.log.format;
         config.admin.clone_from(&running.admin);

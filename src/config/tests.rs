@@ -154,6 +154,8 @@ fn every_key_has_an_effect() {
         ("users", "state", "\"/x\""),
         ("users", "system", "true"),
         ("users", "system_uid_min", "500"),
+        ("users", "require_shell", "false"),
+        ("users", "pam_service", "\"ftp\""),
         ("host", "names", "names = [\"x.example\"]"),
         ("host", "addresses", "addresses = [\"0.0.0.0:21\"]"),
         ("host", "greeting", "names = [\"x\"]\ngreeting = \"Hello.\""),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::section::{Section, Value, Wrong};
-use super::{Allowance, Folder, Problem, QuotaLimits, folders, limits, rights, units};
+use super::{Allowance, Config, Folder, Problem, QuotaLimits, folders, limits, rights, units};
 use crate::proto::rights::Rights;
 
 /// Access without an account: USER `anonymous` or `ftp`, any password (RFC 1635).
@@ -33,6 +33,11 @@ pub enum SourceKind {
     Program,
     /// A web service that is asked for each login.
     Http,
+    /// The accounts of this host, with the passwords of /etc/shadow.
+    Shadow,
+    /// The accounts of this host, with whatever proof PAM asks for.
+    #[cfg(feature = "pam")]
+    Pam,
 }
 
 impl SourceKind {
@@ -41,7 +46,20 @@ impl SourceKind {
         ("file", Self::File),
         ("program", Self::Program),
         ("http", Self::Http),
+        ("shadow", Self::Shadow),
+        #[cfg(feature = "pam")]
+        ("pam", Self::Pam),
     ];
+
+    /// Whether its users are accounts of this host, and act as such.
+    pub fn is_of_host(self) -> bool {
+        match self {
+            Self::File | Self::Program | Self::Http => false,
+            Self::Shadow => true,
+            #[cfg(feature = "pam")]
+            Self::Pam => true,
+        }
+    }
 
     /// What the configuration calls it.
     pub fn name(self) -> &'static str {
@@ -78,6 +96,24 @@ pub struct Users {
     pub system: bool,
     /// Accounts with a lower user ID are none of people's, and nobody acts as them; at least 1.
     pub system_uid_min: u32,
+    /// Whether accounts of this host need a shell of /etc/shells.
+    pub require_shell: bool,
+    /// The service that PAM is asked by: a file of /etc/pam.d.
+    pub pam_service: String,
+}
+
+impl Config {
+    /// Whether PAM is asked for users of the server or of a virtual host.
+    pub fn asks_pam(&self) -> bool {
+        let is_pam = |kind: &SourceKind| match kind {
+            #[cfg(feature = "pam")]
+            SourceKind::Pam => true,
+            _ => false,
+        };
+        let hosts = self.hosts.iter().map(|host| &host.users);
+        let mut all = hosts.chain([&self.users]);
+        all.any(|users| users.enabled && users.sources.iter().any(is_pam))
+    }
 }
 
 impl Anonymous {
@@ -121,6 +157,8 @@ impl Users {
         section.read("system_uid_min", &mut self.system_uid_min, |value| {
             limits::bounded(value, 1, UID_MAX)
         });
+        section.read("require_shell", &mut self.require_shell, units::switch);
+        section.read("pam_service", &mut self.pam_service, pam_service);
     }
 
     /// What a source needs and does not have; `section` is where these users are written.
@@ -146,6 +184,15 @@ impl Users {
                 problems.push(Problem::new(key, message).hint(hint));
             }
         }
+        let of_host = self.sources.iter().find(|kind| kind.is_of_host());
+        if let Some(kind) = of_host.filter(|_| !self.system) {
+            let message = format!(
+                "{:?} has accounts of this host, as which nobody acts: users.system is off",
+                kind.name()
+            );
+            let problem = Problem::new(format!("{section}.sources"), message);
+            problems.push(problem.hint("set users.system to true"));
+        }
         problems
     }
 }
@@ -155,6 +202,10 @@ fn sources(value: &Value<'_>) -> Result<Vec<SourceKind>, Wrong> {
     for element in rights::list(value, |text| Ok(text.to_owned()))? {
         let known = SourceKind::NAMES.iter().find(|(name, _)| *name == element);
         let Some((_, kind)) = known else {
+            if element == "pam" {
+                let wrong = Wrong::new("this ringftpd was built without PAM");
+                return Err(wrong.hint("build it with --features pam, which takes libpam"));
+            }
             let names: Vec<&str> = SourceKind::NAMES.iter().map(|(name, _)| *name).collect();
             let wrong = Wrong::new(format!("{element:?} is no source of users"));
             return Err(wrong.hint(format!("sources are {}", names.join(", "))));
@@ -185,8 +236,77 @@ fn web_address(value: &Value<'_>) -> Result<String, Wrong> {
     }
 }
 
+fn pam_service(value: &Value<'_>) -> Result<String, Wrong> {
+    let text = units::text(value, "ringftpd")?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match text.bytes().all(is_plain) && !text.is_empty() && !text.starts_with('.') {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(format!(
+            "{text:?} is no name of a file of /etc/pam.d"
+        ))),
+    }
+}
+
 /// The highest user ID (-1 means none, setresuid(2)), as far as the number of a key goes.
 const UID_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// With more, logins alone could take every CPU and more than 1 GiB of memory.
 pub const HASH_THREADS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    fn refusal(text: &str) -> String {
+        let parsed = Config::parse(&format!("[users]\n{text}\n"), "test");
+        parsed.expect_err(text).to_string()
+    }
+
+    #[test]
+    fn accounts_of_the_host_need_to_be_acted_as() {
+        let text = "sources = [\"shadow\"]";
+        let told = refusal(text);
+        assert!(told.contains("users.system is off"), "{told}");
+        let on = format!("[users]\n{text}\nsystem = true\n");
+        let config = Config::parse(&on, "test").expect("valid");
+        assert!(config.users.sources[0].is_of_host());
+    }
+
+    #[test]
+    fn pam_takes_a_program_that_was_built_with_it_and_a_name() {
+        if cfg!(not(feature = "pam")) {
+            let told = refusal("system = true\nsources = [\"file\", \"pam\"]");
+            for part in ["was built without PAM", "--features pam"] {
+                assert!(told.contains(part), "{told}");
+            }
+        }
+        for name in ["", "../passwd", "a b", ".x"] {
+            let told = refusal(&format!("pam_service = \"{name}\""));
+            assert!(told.contains("/etc/pam.d"), "{told}");
+        }
+    }
+
+    #[cfg(feature = "pam")]
+    #[test]
+    fn pam_wants_root_and_a_restart_when_it_is_asked_for_the_first_time() {
+        let parse = |text: &str| Config::parse(text, "test").expect("valid");
+        let off = parse("[users]\nsystem = true\n");
+        let on = parse("[users]\nsystem = true\nsources = [\"file\", \"pam\"]\n");
+        let of_host = parse(
+            "[users]\nsystem = true\n[host.x]\nnames = [\"x\"]\n[host.x.users]\nsources = [\"pam\"]\n",
+        );
+        assert!(!off.asks_pam() && on.asks_pam() && of_host.asks_pam());
+        assert_eq!(off.restart_needed(&on), ["users.sources"]);
+        assert!(on.restart_needed(&off).is_empty());
+        for (root, warnings) in [(false, 1), (true, 0)] {
+            let checked = on.check_host(&crate::config::Host {
+                cpus: vec![0],
+                root,
+                acts_as_others: true,
+            });
+            let told = checked.warnings.iter();
+            let told = told.filter(|warning| warning.key == "users.sources");
+            assert_eq!(told.count(), warnings);
+        }
+    }
+}

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 pub use summary::Summary;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Helpers};
 use crate::config::{Config, Host, PassivePool, Problem};
 use crate::control::Phase;
 use crate::data::lending::{self, Neighbours};
@@ -211,6 +211,7 @@ struct Ground {
     pools: Vec<PassivePool>,
     bound: Bound,
     admin: Option<UnixListener>,
+    helpers: Helpers,
     signals: Signals,
 }
 
@@ -229,6 +230,7 @@ impl Ground {
         let pools = config.passive_pools();
         let bound = passive::bind(&pools, cpus.len(), &[]).verdict(&pools, config.data.borrow)?;
         let admin = admin_socket(config);
+        let helpers = Helpers::start(config).map_err(system("start a helper process"))?;
         let signals = Signals::block().map_err(system("block signals"))?;
         if let Some(account) = account {
             give_up_root(&account, config)?;
@@ -242,6 +244,7 @@ impl Ground {
             pools,
             bound,
             admin,
+            helpers,
             signals,
         })
     }
@@ -281,7 +284,7 @@ impl Crew {
             .map_err(system("start threads"))?;
         let common = Common {
             config: Arc::clone(config),
-            authenticator: Arc::new(Authenticator::new(config)),
+            authenticator: Arc::new(Authenticator::with_helpers(config, ground.helpers)),
             verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
                 .map_err(system("start threads"))?,
             quotas: Arc::new(Quotas::new(&config.users.state, listers.clone())),

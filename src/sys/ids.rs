@@ -25,6 +25,8 @@ pub struct Ids {
 /// names).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SystemUser {
+    /// The name, as the user database writes it.
+    pub name: String,
     /// By what the kernel judges.
     pub ids: Arc<Ids>,
     /// The home directory.
@@ -62,6 +64,7 @@ impl SystemUser {
         groups.dedup();
         let groups = groups.into();
         Ok(Self {
+            name: user.name,
             ids: Arc::new(Ids { uid, gid, groups }),
             home: user.dir,
             shell: user.shell,

@@ -12,8 +12,13 @@ pub mod credentials;
 pub mod directory;
 pub mod file;
 pub mod flag;
+pub mod guarded;
+#[cfg(feature = "pam")]
+pub mod handing;
 pub mod ids;
 pub mod kernel;
+#[cfg(feature = "pam")]
+pub mod pam;
 pub mod pipe;
 pub mod process;
 pub mod rlimit;

@@ -1,21 +1,29 @@
 //! Where users come from: several sources, asked in order. The first one that knows a name decides.
 
+mod accounts;
 mod file;
 mod hook;
 mod http;
+#[cfg(feature = "pam")]
+mod pam;
 mod program;
+mod shadow;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use super::name::UserName;
+use super::password::StoredHash;
 use super::users::{User, UserList};
 use super::validity::Validity;
 use super::{Identity, Reason};
 use crate::config::SourceKind;
 pub(super) use file::UsersFile;
 pub(super) use http::Http;
+#[cfg(feature = "pam")]
+pub(super) use pam::Pam;
 pub(super) use program::Program;
+pub(super) use shadow::Shadow;
 
 /// What one source is asked.
 #[derive(Clone, Copy)]
@@ -60,10 +68,21 @@ pub(super) enum Found {
     Unknown,
     /// It has the hash of the password, which is still to be looked at.
     User(Box<User>),
+    /// The same of an account that has more to it than the users file can say.
+    Hashed(Box<Hashed>),
     /// It has looked at the password: the client is who it says.
     Verified(Box<Member>),
     /// It has looked at the login: the client may not.
     Refused(Reason),
+}
+
+/// An account with the hash of its password.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Hashed {
+    /// `None`: there is none that could match. Another one is looked at for the time it takes.
+    pub(super) password: Option<StoredHash>,
+    /// Who it is; or why nobody may log in, which counts when the password is right.
+    pub(super) member: Result<Member, Reason>,
 }
 
 /// A place that knows users.
@@ -79,11 +98,23 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     /// source asked: this one may be where a user has been locked out.
     fn find(&self, login: &Login<'_>) -> Result<Found, String>;
 
+    /// Whether whom it has found a while ago may still be remembered. As [`Source::find`], but asks nobody
+    /// about the password.
+    fn still_has(&self, _login: &Login<'_>, _member: &Member) -> bool {
+        true
+    }
+
     /// All users that it can list, for a check at the start.
     ///
     /// # Errors
     /// As [`Source::find`].
     fn list(&self, users: &UserList) -> Result<Vec<Identity>, String>;
+
+    /// A hash of the cost that those of this source have, to verify for a name that nobody has; `None`:
+    /// this source has none.
+    fn nobody(&self, _users: &UserList) -> Option<StoredHash> {
+        None
+    }
 }
 
 /// The users of the users file itself.
@@ -102,5 +133,9 @@ impl Source for OfFile {
 
     fn list(&self, users: &UserList) -> Result<Vec<Identity>, String> {
         Ok(users.iter().map(User::identity).collect())
+    }
+
+    fn nobody(&self, users: &UserList) -> Option<StoredHash> {
+        users.iter().next().map(|_| users.nobody().clone())
     }
 }

@@ -193,31 +193,18 @@ impl Connection {
                 };
             }
         };
-        match self
-            .core
-            .roots
-            .open(
-                (root.clone(), folders, account),
-                settings.files,
-                &self.core.verifiers,
-            )
-            .await
-        {
+        let tree = (root.clone(), folders, account);
+        let roots = &self.core.roots;
+        match roots.open(tree, settings.files, &self.core.verifiers).await {
             Ok(opened) => {
-                let session = self.card.id();
-                tracing::info!(session, peer = %self.peer, user = name, "login");
-                Counts::add(&self.core.authenticator.counts().accepted);
                 let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
                 self.member = Some(member);
-                if !host.is_empty() {
-                    let user = Some(Rc::from(name.into_bytes()));
-                    self.core.register.set_user(&self.card, user);
-                }
                 self.tree = Some(Tree {
                     root: opened,
                     rights: Arc::clone(&rights),
                     quota,
                 });
+                self.entered(host, name);
                 Verdict::Accepted(rights)
             }
             Err(error) => {
@@ -225,6 +212,17 @@ impl Connection {
                 tracing::error!(user = name, %root, %error, "the root of a user cannot be opened");
                 Verdict::Unavailable
             }
+        }
+    }
+
+    /// Tells whoever wants to know that a user is there.
+    fn entered(&self, host: &str, user: String) {
+        let session = self.card.id();
+        tracing::info!(session, peer = %self.peer, user, "login");
+        Counts::add(&self.core.authenticator.counts().accepted);
+        if !host.is_empty() {
+            let user = Some(Rc::from(user.into_bytes()));
+            self.core.register.set_user(&self.card, user);
         }
     }
 

@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::{Client, PASSWORD, Setup, TestServer, Way, eventually, noise, program, run};
@@ -491,5 +492,41 @@ fn users_of_other_servers_log_in_with_their_passwords() {
         let mut client = login(&server, name);
         client.stor("file", b"content");
         assert!(homes.join(name).join("file").exists(), "{name}");
+    }
+}
+
+#[test]
+fn files_of_a_user_come_into_being_as_the_user_is_configured() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("umask = \"077\"\nuploads = \"in-place\"")
+        .user("bob", "read-write");
+    let server = setup.start();
+    let mode = |path: &str| {
+        let path = server.folder().join(path);
+        fs::metadata(path).expect("there").permissions().mode() & 0o777
+    };
+    for (user, file, directory) in [("alice", 0o600, 0o700), ("bob", 0o644, 0o755)] {
+        let mut client = Client::login_as(server.address(), user);
+        client.stor("file", b"x");
+        client.expect("MKD directory", 257);
+        assert_eq!(mode(&format!("{user}/file")), file);
+        assert_eq!(mode(&format!("{user}/directory")), directory);
+        let mut data = client.begin(Way::Epsv, "STOR growing");
+        data.write_all(b"the beginning").expect("sent");
+        let path = server.folder().join(user).join("growing");
+        match user {
+            "alice" => eventually("the file grows in place", || path.exists()),
+            _ => {
+                client.wait_for_progress(13);
+                assert!(!path.exists(), "visible when whole");
+            }
+        }
+        drop(data);
+        client.reply(226);
+        // What SITE UMASK says comes before.
+        client.expect("SITE UMASK 002", 200);
+        client.stor("other", b"x");
+        assert_eq!(mode(&format!("{user}/other")), 0o664);
     }
 }

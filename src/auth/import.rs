@@ -9,7 +9,7 @@ use super::name::UserName;
 use super::password::StoredHash;
 use super::users::User;
 use super::validity::Validity;
-use crate::config::{Allowance, QuotaLimits, Rates, VolumeLimits};
+use crate::config::{Allowance, OwnFiles, QuotaLimits, Rates, VolumeLimits};
 use crate::proto::rights::RightSet;
 
 /// What kind of file it is.
@@ -105,6 +105,7 @@ impl Account {
             quota: self.quota,
             folders: Arc::default(),
             allowance: self.allowance,
+            files: OwnFiles::default(),
             validity: Validity::default(),
             system: None,
         })

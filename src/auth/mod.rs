@@ -43,7 +43,9 @@ pub use system::may_act_as_others;
 pub use users::{User, UserList};
 pub use validity::Validity;
 
-use crate::config::{self, Allowance, Config, Folder, GuardLimits, QuotaLimits, SourceKind};
+use crate::config::{
+    self, Allowance, Config, Folder, GuardLimits, OwnFiles, QuotaLimits, SourceKind,
+};
 use crate::proto::rights::Rights;
 use crate::sys::ids::Ids;
 use guard::Guard;
@@ -72,6 +74,8 @@ pub struct Identity {
     pub allowance: Option<Allowance>,
     /// The account of this host by which the kernel judges them; `None`: that of the server.
     pub account: Option<Arc<Ids>>,
+    /// How their files come into being, where it differs from what is configured.
+    pub files: OwnFiles,
 }
 
 /// Who a client says it is.
@@ -268,6 +272,7 @@ impl Sources {
             // A reload may change it.
             allowance: None,
             account: None,
+            files: anonymous.files,
         });
         Self {
             anonymous,

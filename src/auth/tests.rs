@@ -17,6 +17,7 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         quota: QuotaLimits::default(),
         folders: Arc::default(),
         allowance: Allowance::default(),
+        files: OwnFiles::default(),
         validity: Validity::default(),
         system: None,
     }

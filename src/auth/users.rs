@@ -14,7 +14,7 @@ use super::source::Member;
 use super::validity::Validity;
 use super::{Identity, Reason};
 use crate::config::section::{Document, Section, Value, Wrong};
-use crate::config::{Allowance, Folder, QuotaLimits, Schema, folders, rights, units};
+use crate::config::{Allowance, Folder, OwnFiles, QuotaLimits, Schema, folders, rights, units};
 use crate::proto::rights::{RightSet, Rights};
 
 /// One virtual user.
@@ -34,6 +34,8 @@ pub struct User {
     pub folders: Arc<[Folder]>,
     /// What all the user's sessions may take together.
     pub allowance: Allowance,
+    /// How the user's files come into being, where it differs from what is configured.
+    pub files: OwnFiles,
     /// When and from where the user may log in.
     pub validity: Validity,
     /// The account of this host that the user acts as; `None`: the server's own.
@@ -68,6 +70,7 @@ impl User {
             quota: self.quota,
             folders: Arc::clone(&self.folders),
             allowance: Some(self.allowance),
+            files: self.files,
             account: None,
         }
     }
@@ -172,6 +175,7 @@ struct Shared {
     quota: QuotaLimits,
     folders: Vec<Folder>,
     allowance: Allowance,
+    files: OwnFiles,
     validity: Validity,
     /// `{user}` stands for the name.
     system: Option<String>,
@@ -185,6 +189,7 @@ impl Default for Shared {
             quota: QuotaLimits::default(),
             folders: Vec::new(),
             allowance: Allowance::default(),
+            files: OwnFiles::default(),
             validity: Validity::default(),
             system: None,
         }
@@ -201,6 +206,7 @@ impl Shared {
         section.read("folders", &mut self.folders, folders::folders);
         self.allowance.read(section);
         self.allowance.volume.read(section);
+        self.files.read(section);
         self.validity.read(section);
         section.read("system", &mut self.system, |value| {
             units::text(value, "the name of an account of this host")
@@ -236,6 +242,7 @@ impl Shared {
             quota: self.quota,
             folders: folders.collect(),
             allowance: Some(self.allowance),
+            files: self.files,
             account: None,
         };
         let system = self.system;
@@ -273,6 +280,7 @@ impl Described {
             quota: identity.quota,
             folders: identity.folders,
             allowance: identity.allowance.unwrap_or_default(),
+            files: identity.files,
             validity,
             system,
         })
@@ -347,6 +355,9 @@ pub(super) const USER_KEYS: &[&str] = &[
     "volume_down",
     "volume_up",
     "volume_period",
+    "umask",
+    "uploads",
+    "failed_upload",
     "enabled",
     "expires",
     "networks",

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{
     Admin, Allowance, Announce, Anonymous, Cores, Data, FailedUpload, Files, GuardLimits, Limits,
-    Log, LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices,
-    SourceKind, Steering, UploadPolicy, Users,
+    Log, LogFormat, LogLevel, Own, OwnFiles, PeerCheck, PortRange, QuotaLimits, Rates, Server,
+    Slices, SourceKind, Steering, UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -122,6 +122,7 @@ impl Default for Anonymous {
             rights: RightSet::READ_ONLY.into(),
             quota: QuotaLimits::default(),
             folders: Vec::new(),
+            files: OwnFiles::default(),
             allowance: Allowance {
                 // All strangers together are not one user.
                 sessions: Some(0),

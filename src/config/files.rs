@@ -18,7 +18,7 @@ pub struct Files {
 }
 
 /// When an upload becomes visible under its name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum UploadPolicy {
     /// When it has arrived whole: STOR writes to a nameless file and puts it in place at the end.
     /// REST and APPE work in place all the same.
@@ -28,7 +28,7 @@ pub enum UploadPolicy {
 }
 
 /// What remains of an upload that failed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum FailedUpload {
     /// Nothing of an upload that was not visible yet.
     Discard,
@@ -37,28 +37,53 @@ pub enum FailedUpload {
     Keep,
 }
 
+/// What is different of [`Files`] for one user; `None`: as configured for all.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct OwnFiles {
+    /// As [`Files::umask`].
+    pub umask: Option<u32>,
+    /// As [`Files::uploads`].
+    pub uploads: Option<UploadPolicy>,
+    /// As [`Files::failed_upload`].
+    pub failed_upload: Option<FailedUpload>,
+}
+
 impl Files {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
-        section.read("umask", &mut self.umask, umask);
+        let mut own = OwnFiles::default();
+        own.read(section);
+        *self = self.with(own);
+        section.read("min_free", &mut self.min_free, units::size);
+    }
+
+    /// The same with what is different for one user.
+    pub fn with(self, own: OwnFiles) -> Self {
+        Self {
+            umask: own.umask.unwrap_or(self.umask),
+            uploads: own.uploads.unwrap_or(self.uploads),
+            failed_upload: own.failed_upload.unwrap_or(self.failed_upload),
+            min_free: self.min_free,
+        }
+    }
+}
+
+impl OwnFiles {
+    pub(crate) fn read(&mut self, section: &mut Section<'_>) {
+        section.read("umask", &mut self.umask, |value| umask(value).map(Some));
         section.read("uploads", &mut self.uploads, |value| {
-            units::choice(
-                value,
-                &[
-                    ("whole", UploadPolicy::Whole),
-                    ("in-place", UploadPolicy::InPlace),
-                ],
-            )
+            let policies = [
+                ("whole", UploadPolicy::Whole),
+                ("in-place", UploadPolicy::InPlace),
+            ];
+            units::choice(value, &policies).map(Some)
         });
         section.read("failed_upload", &mut self.failed_upload, |value| {
-            units::choice(
-                value,
-                &[
-                    ("discard", FailedUpload::Discard),
-                    ("keep", FailedUpload::Keep),
-                ],
-            )
+            let remains = [
+                ("discard", FailedUpload::Discard),
+                ("keep", FailedUpload::Keep),
+            ];
+            units::choice(value, &remains).map(Some)
         });
-        section.read("min_free", &mut self.min_free, units::size);
     }
 }
 

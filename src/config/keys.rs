@@ -96,6 +96,9 @@ pub const KEYS: Schema = &[
             "volume_down",
             "volume_up",
             "volume_period",
+            "umask",
+            "uploads",
+            "failed_upload",
         ],
     ),
     (

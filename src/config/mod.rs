@@ -41,7 +41,7 @@ pub use cores::{CPUS_MAX, Cores, CpuSet};
 pub use data::{Data, PeerCheck};
 pub use database::Database;
 pub use error::{ConfigError, Problem};
-pub use files::{FailedUpload, Files, UploadPolicy};
+pub use files::{FailedUpload, Files, OwnFiles, UploadPolicy};
 pub use folders::Folder;
 pub use host::VirtualHost;
 pub(crate) use keys::nearest;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::section::{Section, Value, Wrong};
 use super::{
-    Allowance, Config, Database, Folder, Problem, QuotaLimits, folders, limits, rights, units,
+    Allowance, Config, Database, Folder, OwnFiles, Problem, QuotaLimits, folders, limits, rights,
+    units,
 };
 use crate::proto::rights::Rights;
 
@@ -24,6 +25,8 @@ pub struct Anonymous {
     pub folders: Vec<Folder>,
     /// How much of the server they may take, all together.
     pub allowance: Allowance,
+    /// How their files come into being.
+    pub files: OwnFiles,
 }
 
 /// Where users with passwords come from.
@@ -147,6 +150,7 @@ impl Anonymous {
         section.read("folders", &mut self.folders, folders::folders);
         self.allowance.read(section);
         self.allowance.volume.read(section);
+        self.files.read(section);
     }
 }
 

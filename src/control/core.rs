@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::Register;
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, Rates};
+use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, OwnFiles, Rates};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
@@ -236,8 +236,9 @@ impl Core {
 #[derive(Debug, Default)]
 pub struct Roots(RefCell<HashMap<Tree, Weak<Root>>>);
 
-/// The root of a tree on the host, the folders in it, and the account by which the kernel judges.
-type Tree = (PathBuf, Arc<[Folder]>, Option<Arc<Ids>>);
+/// The root of a tree on the host, the folders in it, the account by which the kernel judges, and how
+/// files come into being there.
+type Tree = (PathBuf, Arc<[Folder]>, Option<Arc<Ids>>, OwnFiles);
 
 impl Roots {
     /// The root of an identity, opened if no session of this core has it open. Where the identity has
@@ -248,6 +249,7 @@ impl Roots {
         files: Files,
         workers: &Workers,
     ) -> io::Result<Rc<Root>> {
+        let files = files.with(tree.3);
         let known = self.0.borrow().get(&tree).and_then(Weak::upgrade);
         // After a reload files may be made in another way.
         if let Some(root) = known.filter(|root| root.settings() == files) {

@@ -158,6 +158,7 @@ impl Connection {
             folders,
             allowance,
             account,
+            files,
         } = identity;
         let settings = self.core.settings();
         let Some(of_host) = settings.hosts.get(host) else {
@@ -193,7 +194,7 @@ impl Connection {
                 };
             }
         };
-        let tree = (root.clone(), folders, account);
+        let tree = (root.clone(), folders, account, files);
         let roots = &self.core.roots;
         match roots.open(tree, settings.files, &self.core.verifiers).await {
             Ok(opened) => {

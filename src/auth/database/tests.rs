@@ -68,7 +68,8 @@ fn all_keys_survive_a_row() {
          rules = [\"/a,b read-only\"]\nquota = \"1 GiB\"\nquota_files = 7\n\
          folders = { \"/shared\" = \"/srv/shared\" }\ndown = \"1 MiB/s\"\nup = \"2 MiB/s\"\n\
          sessions = 3\nvolume = \"3 TiB\"\nvolume_down = \"1 TiB\"\nvolume_up = \"2 TiB\"\n\
-         volume_period = \"week\"\nsystem = \"nobody\"\nenabled = false\nexpires = \"2030-12-31\"\nnetworks = [\"192.0.2.0/24\"]\n\
+         volume_period = \"week\"\numask = \"077\"\n\
+         uploads = \"in-place\"\nfailed_upload = \"keep\"\nsystem = \"nobody\"\nenabled = false\nexpires = \"2030-12-31\"\nnetworks = [\"192.0.2.0/24\"]\n\
          hours = [\"mon,wed 08:00-18:00\"]\n",
     );
     assert_eq!(all.len(), USER_KEYS.len());

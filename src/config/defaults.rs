@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Admin, Allowance, Announce, Anonymous, Cores, Data, FailedUpload, Files, GuardLimits, Limits,
-    Log, LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices,
-    Steering, UploadPolicy, Users,
+    Admin, Allowance, Announce, Anonymous, Cores, Data, DataResumption, FailedUpload, Files,
+    GuardLimits, Limits, Log, LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates,
+    Server, Slices, Steering, Tls, TlsPolicy, TlsVersion, UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -99,6 +99,18 @@ impl Default for Admin {
         Self {
             enabled: true,
             socket: PathBuf::from("/run/ringftpd/admin.sock"),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            policy: TlsPolicy::Optional,
+            certificates: Vec::new(),
+            min_version: TlsVersion::V12,
+            data_resumption: DataResumption::Prefer,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

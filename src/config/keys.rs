@@ -76,6 +76,16 @@ pub const KEYS: Schema = &[
             "proxy_from",
         ],
     ),
+    (
+        "tls",
+        &[
+            "policy",
+            "certificates",
+            "min_version",
+            "data_resumption",
+            "handshake_timeout",
+        ],
+    ),
     ("files", &["umask", "uploads", "failed_upload", "min_free"]),
     (
         "anonymous",

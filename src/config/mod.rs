@@ -26,6 +26,7 @@ mod reload;
 pub(crate) mod rights;
 pub(crate) mod section;
 mod server;
+mod tls;
 pub(crate) mod units;
 pub(crate) mod users;
 
@@ -49,6 +50,7 @@ pub use port_set::{PortSet, Slices, ports_text};
 pub use ports::PortRange;
 pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
+pub use tls::{CertificateFiles, DataResumption, Tls, TlsPolicy, TlsVersion};
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, Users};
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub data: Data,
     /// `[listener.NAME]`: what is different for one of the addresses that are listened on.
     pub listeners: Vec<Listener>,
+    /// `[tls]`: who may and who must use TLS, and with which certificates.
+    pub tls: Tls,
     /// `[files]`: how files come into being.
     pub files: Files,
     /// `[anonymous]`: access without an account.
@@ -112,6 +116,7 @@ impl Config {
                 "server" => config.server.read(&mut values),
                 "limits" => config.limits.read(&mut values),
                 "data" => config.data.read(&mut values),
+                "tls" => config.tls.read(&mut values),
                 "files" => config.files.read(&mut values),
                 "anonymous" => config.anonymous.read(&mut values),
                 "users" => config.users.read(&mut values),

@@ -22,6 +22,7 @@ use crate::session::Limits;
 use crate::storage::Root;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
+use crate::tls::Tls;
 use crate::transfer::Depot;
 
 /// One core's share of the server. Stays on its core.
@@ -76,6 +77,8 @@ pub struct Settings {
     pub anonymous: Allowance,
     /// How files are made.
     pub files: Files,
+    /// Certificates and rules of TLS, if it is offered.
+    pub tls: Option<Arc<Tls>>,
     /// How data connections are announced, for each address that is listened on.
     pub addressing: Vec<Addressing>,
     /// Which of the passive pools serves each of these addresses.

@@ -10,6 +10,7 @@ mod card;
 mod core;
 mod perform;
 mod running;
+mod upgrade;
 
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -36,6 +37,7 @@ use crate::uring::{self, Fd};
 use crate::{proto, sys};
 
 use running::Running;
+use upgrade::Secured;
 
 /// A client at the door.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ struct Connection {
     /// What has been received, from `cursor` on not yet decoded.
     input: Vec<u8>,
     cursor: usize,
+    /// TLS, if the connection is protected by it.
+    secured: Option<Box<Secured>>,
     sending: Option<Sending>,
     sending_since: Instant,
     /// Since when a login is waited for; commands do not lengthen that.
@@ -141,8 +145,12 @@ impl Connection {
         let now = Instant::now();
         let settings = core.settings();
         let peer = arrival.client;
+        let client = Client {
+            address: peer,
+            implicit_tls: false,
+        };
         Self {
-            session: Session::new(Rc::clone(&settings.limits), Client { address: peer }),
+            session: Session::new(Rc::clone(&settings.limits), client),
             decoder: LineDecoder::new(settings.line_length),
             card: core.register.enroll(peer, local),
             core,
@@ -153,6 +161,7 @@ impl Connection {
             receive: None,
             input: Vec::with_capacity(RECEIVE_BYTES),
             cursor: 0,
+            secured: None,
             sending: None,
             sending_since: now,
             login_since: now,
@@ -212,8 +221,7 @@ impl Connection {
             && let Poll::Ready((received, buffer)) = Pin::new(receive).poll(context)
         {
             self.receive = None;
-            self.input = buffer;
-            self.cursor = 0;
+            self.take_in(buffer);
             return Poll::Ready(Wake::Received(received));
         }
         match &mut self.running {
@@ -225,7 +233,7 @@ impl Connection {
     /// Takes in why the task goes on; false when there is nobody left to serve.
     fn woken(&mut self, wake: Wake) -> bool {
         match wake {
-            Wake::Received(Ok(1..)) => true,
+            Wake::Received(Ok(1..)) => self.open_records(),
             Wake::Received(_) => false,
             Wake::Sent(sent) => sent.is_ok(),
             Wake::Opened => {
@@ -289,6 +297,9 @@ impl Connection {
 
     /// When the client has been silent, or not logged in, for too long.
     fn silence_ends(&self) -> Instant {
+        if let Some(until) = self.secured.as_ref().and_then(|it| it.handshake_ends()) {
+            return until;
+        }
         match self.session.user() {
             Some(_) => self.card.heard() + self.session.idle_timeout(),
             None => self.login_since + self.settings.limits.login_timeout,
@@ -413,8 +424,14 @@ impl Connection {
     }
 
     fn begin_sending(&mut self) {
-        if self.sending.is_none() && self.session.output_len() > 0 {
-            let output = self.session.take_output();
+        if self.sending.is_some() {
+            return;
+        }
+        let output = match &mut self.secured {
+            None => self.session.take_output(),
+            Some(secured) => secured.seal(&mut self.session, self.closing),
+        };
+        if !output.is_empty() {
             self.sending_since = Instant::now();
             let socket = Fd::clone(&self.socket);
             self.sending = Some(Box::pin(
@@ -426,9 +443,7 @@ impl Connection {
     fn begin_receiving(&mut self) {
         let wanted = self.receive.is_none() && self.cursor == self.input.len() && !self.closing;
         if wanted {
-            let mut buffer = std::mem::take(&mut self.input);
-            buffer.clear();
-            self.cursor = 0;
+            let buffer = self.receive_buffer();
             self.receive = Some(uring::receive(&self.socket, buffer));
         }
     }

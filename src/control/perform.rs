@@ -24,7 +24,8 @@ use crate::session::{Action, Event, Noted};
 use crate::storage::{self, Format, ListRequest, Root, UploadKind, UploadRules};
 use crate::sys::file::FileKind;
 use crate::throttle::{Direction, Limit, Pace};
-use crate::transfer::{self, Order, Prepared};
+use crate::tls::DataTls;
+use crate::transfer::{self, Order, Prepared, Wire};
 use crate::uring::{self, Fd};
 use crate::{proto, sys};
 
@@ -63,15 +64,24 @@ impl Connection {
             }
             Action::Reset => {
                 self.login_since = Instant::now();
-                self.core.register.set_user(&self.card, None);
-                self.tree = None;
-                self.member = None;
-                self.reservation = None;
+                self.forget_user();
+                None
+            }
+            Action::Secure => {
+                self.forget_user();
+                self.upgrade().await;
                 None
             }
             // Connection::act has them.
             Action::Abort | Action::Close => None,
         }
+    }
+
+    fn forget_user(&mut self) {
+        self.core.register.set_user(&self.card, None);
+        self.tree = None;
+        self.member = None;
+        self.reservation = None;
     }
 
     async fn verify(&mut self, credentials: Credentials) -> Verdict {
@@ -259,12 +269,15 @@ impl Connection {
     }
 
     /// Waits until all output is sent.
-    async fn flush(&mut self) -> Result<(), Failure> {
+    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
         if let Some(sending) = self.sending.take() {
             let sent = tokio::time::timeout(self.settings.reply_timeout, sending).await;
             self.sent(sent.map(|(sent, _)| sent))?;
         }
-        let output = self.session.take_output();
+        let output = match &mut self.secured {
+            None => self.session.take_output(),
+            Some(secured) => secured.seal(&mut self.session, false),
+        };
         let sending = uring::send_all(&self.socket, output);
         let sent = tokio::time::timeout(self.settings.reply_timeout, sending).await;
         self.sent(sent.map(|(sent, _)| sent))
@@ -342,10 +355,16 @@ impl Connection {
             None => None,
         };
         let transfer = plan.transfer;
+        let is_upload = matches!(transfer, Transfer::Store { .. });
+        let tls = match (plan.protected, &self.secured) {
+            (false, _) => Ok(None),
+            (true, Some(secured)) => Ok(Some(secured.tls.data(is_upload))),
+            (true, None) => Err(Failure::NegotiationFailed),
+        };
         let counted = Load::transfer(&core);
-        let direction = match transfer {
-            Transfer::Store { .. } => Direction::Up,
-            _ => Direction::Down,
+        let direction = match is_upload {
+            true => Direction::Up,
+            false => Direction::Down,
         };
         let pace = core
             .throttle
@@ -377,9 +396,12 @@ impl Connection {
                         })
                     }
                     other => {
-                        let way = way.ok_or(Failure::NoDataConnection)?;
+                        let link = Link {
+                            way: way.ok_or(Failure::NoDataConnection)?,
+                            tls: tls?,
+                        };
                         let order = order(&core, other, &tree)?;
-                        run(&core, &tree.root, order, way, &shared, pace)
+                        run(&core, &tree.root, order, link, &shared, pace)
                             .await
                             .map(Transferred::Bytes)
                     }
@@ -406,12 +428,18 @@ enum Way {
     Active(SocketAddr, SocketAddr),
 }
 
+/// A data connection that is to be.
+struct Link {
+    way: Way,
+    tls: Option<DataTls>,
+}
+
 /// One transfer from beginning to end.
 async fn run(
     core: &Rc<Core>,
     root: &Root,
     order: Order,
-    way: Way,
+    link: Link,
     shared: &Shared,
     pace: Option<Pace>,
 ) -> Result<u64, Failure> {
@@ -431,7 +459,7 @@ async fn run(
         false => preparation.await,
     };
     let prepared = prepared.inspect_err(|failure| count_failure(core, *failure))?;
-    let socket = match watch.unless_aborted(connect(core, way)).await {
+    let socket = match watch.unless_aborted(connect(core, link.way)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(failure)) | Err(failure) => {
             prepared.abandon().await;
@@ -439,9 +467,24 @@ async fn run(
         }
     };
     watch.attach(&socket);
+    // Clients wait for it before they begin a handshake.
     shared.set_opened(opened(&prepared, unique));
     let is_upload = matches!(prepared, Prepared::Receive { .. });
-    let outcome = prepared.run(&core.depot, &socket, watch, pace).await;
+    let wire = match link.tls {
+        None => Ok(Wire::clear(Fd::clone(&socket))),
+        Some(tls) => Box::pin(Wire::secure(&core.depot, Fd::clone(&socket), &tls, watch)).await,
+    };
+    let outcome = match wire {
+        Ok(mut wire) => {
+            let outcome = prepared.run(&core.depot, &mut wire, watch, pace).await;
+            wire.put_away(&core.depot);
+            outcome
+        }
+        Err(failure) => {
+            prepared.abandon().await;
+            Err(failure)
+        }
+    };
     if let Err(failure) = outcome {
         count_failure(core, failure);
         // What the client has not read yet must not look like a whole file.

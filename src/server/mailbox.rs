@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::control::Arrival;
 use crate::data::pool::PassiveListener;
 use crate::data::report::CoreReport;
+use crate::tls::Tls;
 
 /// A message to a core. Answers go to threads that wait for them.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) enum Message {
     /// Go on with this configuration and with these new passive ports, and say when that is done.
     Reload {
         config: Arc<Config>,
+        tls: Option<Arc<Tls>>,
         active_source_port: u16,
         ports: Vec<Vec<PassiveListener>>,
         missing: Ports,

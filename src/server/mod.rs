@@ -36,6 +36,7 @@ use crate::sys::signal::Signals;
 use crate::sys::socket;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
+use crate::tls::{CertificateError, Keys, Tls};
 use crate::{sys, uring};
 
 use admin::Desk;
@@ -85,6 +86,9 @@ pub enum ServeError {
         /// The ports.
         ports: String,
     },
+    /// There is no TLS to be had.
+    #[error("tls.certificates: {}", texts(.0))]
+    Tls(Vec<CertificateError>),
     /// The descriptor limit is too low.
     #[error(
         "{ports} passive ports need {needed} descriptors before the first client comes, and the limit is \
@@ -168,6 +172,7 @@ pub fn run(
         admission: crew.admission,
         throttle: crew.throttle,
         authenticator: crew.authenticator,
+        keys: crew.keys,
         orders: receiver,
         resolver,
         config: Arc::clone(&config),
@@ -199,6 +204,8 @@ struct Ground {
     bound: Bound,
     admin: Option<UnixListener>,
     signals: Signals,
+    keys: Arc<Keys>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Ground {
@@ -217,6 +224,8 @@ impl Ground {
         let bound = passive::bind(&pools, cpus.len(), &[]).verdict(&pools, config.data.borrow)?;
         let admin = admin_socket(config);
         let signals = Signals::block().map_err(system("block signals"))?;
+        let keys = Keys::new().map_err(|error| system("make keys")(io::Error::other(error)))?;
+        let tls = Tls::load(&config.tls, &keys).map_err(ServeError::Tls)?;
         if let Some(account) = account {
             give_up_root(&account, config)?;
         }
@@ -230,6 +239,8 @@ impl Ground {
             bound,
             admin,
             signals,
+            keys,
+            tls: tls.map(Arc::new),
         })
     }
 }
@@ -246,6 +257,7 @@ struct Crew {
     quotas: Arc<Quotas>,
     throttle: Arc<Throttle>,
     authenticator: Arc<Authenticator>,
+    keys: Arc<Keys>,
     missing: usize,
 }
 
@@ -267,6 +279,7 @@ impl Crew {
             .map_err(system("start threads"))?;
         let common = Common {
             config: Arc::clone(config),
+            tls: ground.tls,
             authenticator: Arc::new(Authenticator::new(&config.anonymous, &config.users)),
             verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
                 .map_err(system("start threads"))?,
@@ -310,6 +323,7 @@ impl Crew {
             quotas,
             throttle,
             authenticator,
+            keys: ground.keys,
             missing: missing_count,
         })
     }
@@ -426,6 +440,10 @@ fn source_port(config: &Config) -> u16 {
 }
 
 fn problems_text(problems: &[Problem]) -> String {
+    texts(problems)
+}
+
+fn texts(problems: &[impl ToString]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }

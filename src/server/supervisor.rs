@@ -24,6 +24,7 @@ use crate::data::report;
 use crate::sys;
 use crate::sys::signal::{Signal, Signals};
 use crate::throttle::Throttle;
+use crate::tls::{Keys, Tls};
 
 /// What the main thread holds.
 pub(super) struct Supervisor<'r> {
@@ -35,6 +36,8 @@ pub(super) struct Supervisor<'r> {
     pub(super) admission: Arc<Admission>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) authenticator: Arc<Authenticator>,
+    /// The secrets of TLS.
+    pub(super) keys: Arc<Keys>,
     pub(super) orders: Receiver<Order>,
     pub(super) resolver: Option<Resolver>,
     pub(super) config: Arc<Config>,
@@ -158,6 +161,7 @@ impl Supervisor<'_> {
         }
         passive::check_descriptors(&config, self.others.len(), limit)
             .map_err(|error| refused(error.to_string()))?;
+        let tls = self.load_tls(&config).map_err(refused)?;
         let config = Arc::new(config);
         let held = self.held().map_err(refused)?;
         let bound = self.bind_others(&config, &held);
@@ -196,8 +200,15 @@ impl Supervisor<'_> {
         self.throttle.set(&config);
         // Logins go by it from now on; who is logged in stays.
         self.authenticator.reload(&config.anonymous, &config.users);
-        self.tell_cores(&config, bound)?;
+        self.tell_cores(&config, tls, bound)?;
         Ok(told.join("\n"))
+    }
+
+    fn load_tls(&self, config: &Config) -> Result<Option<Arc<Tls>>, String> {
+        match Tls::load(&config.tls, &self.keys) {
+            Ok(tls) => Ok(tls.map(Arc::new)),
+            Err(errors) => Err(super::texts(&errors)),
+        }
     }
 
     fn describe(&self, bound: &Bound) -> String {
@@ -227,13 +238,19 @@ impl Supervisor<'_> {
     }
 
     /// Has every core go on with the configuration and its new ports, and waits until it does.
-    fn tell_cores(&mut self, config: &Arc<Config>, bound: Bound) -> Result<(), String> {
+    fn tell_cores(
+        &mut self,
+        config: &Arc<Config>,
+        tls: Option<Arc<Tls>>,
+        bound: Bound,
+    ) -> Result<(), String> {
         self.missing = bound.missing_count();
         let active_source_port = source_port(config);
         let (done, finished) = mpsc::channel();
         for ((core, ports), missing) in self.others.iter().zip(bound.ports).zip(bound.missing) {
             let message = Message::Reload {
                 config: Arc::clone(config),
+                tls: tls.clone(),
                 active_source_port,
                 ports,
                 missing,

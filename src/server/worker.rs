@@ -15,17 +15,18 @@ use super::mailbox::{Message, Ports};
 use super::passive;
 use super::sessions;
 use crate::auth::Authenticator;
-use crate::config::Config;
+use crate::config::{Config, TlsPolicy};
 use crate::control::{Core, Parts, Phase, Register, Settings};
 use crate::data::active::{self, Active};
 use crate::data::lending::{Mailbox, Neighbours};
 use crate::data::pool::{PassiveListener, Pool};
 use crate::data::report::CoreReport;
 use crate::quota::Quotas;
-use crate::session;
+use crate::session::{self, Demands};
 use crate::sys;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
+use crate::tls::Tls;
 use crate::transfer::{Buffers, Depot, Drains, Gate};
 use crate::uring::{self, Fd, PipePool, RingOptions};
 
@@ -45,6 +46,7 @@ pub(super) struct Share {
 #[derive(Clone)]
 pub(super) struct Common {
     pub(super) config: Arc<Config>,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) verifiers: Workers,
     pub(super) listers: Workers,
@@ -126,7 +128,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
     let policy = Rc::new(passive::policy(config, common.others.len()));
     let load = Arc::clone(&common.others[index].load);
     Core::new(Parts {
-        settings: settings(config),
+        settings: settings(config, common.tls),
         pool: Pool::start(index, passive, &policy, common.neighbours, notes),
         active: Active::new(active_policy(config, common.active_source_port)),
         authenticator: common.authenticator,
@@ -159,13 +161,14 @@ async fn hear(
             Message::Client(arrival, ticket) => door.take_over(arrival, ticket),
             Message::Reload {
                 config,
+                tls,
                 active_source_port,
                 ports,
                 missing,
                 done,
             } => {
                 core.depot.stall_timeout.set(config.limits.stall_timeout);
-                core.set_settings(settings(&config));
+                core.set_settings(settings(&config, tls));
                 core.active
                     .set_policy(active_policy(&config, active_source_port));
                 door.set_balances(config.server.balance);
@@ -201,7 +204,7 @@ async fn reach(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
     let _ = phase.wait_for(|phase| *phase >= wanted).await;
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, tls: Option<Arc<Tls>>) -> Settings {
     let limits = &config.limits;
     let pools = config.passive_pools();
     let listeners = 0..config.server.listen.len();
@@ -213,6 +216,11 @@ fn settings(config: &Config) -> Settings {
             passive: config.data.passive,
             active: config.data.active,
             fxp: config.data.fxp_networks.clone(),
+            tls: Demands {
+                offered: tls.is_some(),
+                login: config.tls.is_required(),
+                data: config.tls.policy == TlsPolicy::RequireData,
+            },
             greeting: config.server.greeting.clone(),
         }),
         guard: limits.guard,
@@ -223,6 +231,7 @@ fn settings(config: &Config) -> Settings {
         sessions_per_user: config.users.sessions_per_user,
         anonymous: config.anonymous.allowance,
         files: config.files,
+        tls,
         addressing: listeners.clone().map(|it| config.addressing(it)).collect(),
         pools: listeners.map(|it| config.pool_of(&pools, it)).collect(),
     }

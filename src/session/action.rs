@@ -32,6 +32,9 @@ pub enum Action {
     Abort,
     /// Forget the user and the reserved port (REIN).
     Reset,
+    /// Do the same; then send what is still to be sent, throw away what else has come, and begin TLS
+    /// on the control connection.
+    Secure,
     /// Send what is still to be sent, then close the control connection.
     Close,
 }
@@ -102,6 +105,8 @@ pub struct Plan {
     pub transfer: Transfer,
     /// How to get the data connection; `None` for a digest, which needs none.
     pub endpoint: Option<Endpoint>,
+    /// Whether TLS protects it.
+    pub protected: bool,
 }
 
 /// Where the data connection comes from (RFC 959 §3.2).

@@ -31,6 +31,9 @@ pub(super) fn allowed_before_login(verb: Verb) -> bool {
             | Verb::Clnt
             | Verb::Csid
             | Verb::Host
+            | Verb::Auth
+            | Verb::Pbsz
+            | Verb::Prot
     )
 }
 
@@ -50,6 +53,14 @@ impl Session {
                     }
                     return None;
                 }
+                if self.limits.tls.login && !self.protection.control {
+                    // RFC 4217 §12.2 lets a server refuse whoever comes without.
+                    self.say(
+                        Code::NOT_LOGGED_IN,
+                        "Logins are taken over TLS only: send AUTH TLS first.",
+                    );
+                    return None;
+                }
                 self.login = Login::Named(name.to_vec());
                 self.say(Code::NEED_PASSWORD, "Please specify the password.");
                 None
@@ -65,6 +76,7 @@ impl Session {
             }
             _ => {
                 self.reinitialize();
+                self.say(Code::READY, "Ready for a new user.");
                 Some(Action::Reset)
             }
         }
@@ -132,7 +144,7 @@ impl Session {
     }
 
     /// RFC 959 §4.1.1, REIN: the state found immediately after the control connection is opened.
-    fn reinitialize(&mut self) {
+    pub(super) fn reinitialize(&mut self) {
         self.login = Login::Start;
         self.directory = VirtualPath::root();
         self.type_code = TypeCode::Ascii;
@@ -145,6 +157,6 @@ impl Session {
         self.facts = FactSet::default();
         self.hash = DEFAULT_HASH;
         self.question = Question::None;
-        self.say(Code::READY, "Ready for a new user.");
+        self.protection.private = self.client.implicit_tls;
     }
 }

@@ -25,6 +25,7 @@
 pub mod action;
 pub mod event;
 mod login;
+mod protection;
 mod reply;
 mod settings;
 mod transfer;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub use action::Action;
 pub use event::Event;
+pub use protection::Demands;
 
 use crate::proto::argument::{HashAlgorithm, TypeCode};
 use crate::proto::command::{self, Command, Verb};
@@ -49,6 +51,7 @@ use crate::proto::reply::{Code, Reply};
 use crate::proto::rights::{Right, RightSet, Rights};
 
 use action::{Endpoint, Request, Umask};
+use protection::Protection;
 
 /// What an operator may set about a session.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ pub struct Limits {
     pub active: bool,
     /// Other servers that PORT and EPRT may name.
     pub fxp: Vec<Network>,
+    /// What is offered and asked for of TLS.
+    pub tls: Demands,
     /// The text of the 220 greeting.
     pub greeting: String,
 }
@@ -84,6 +89,7 @@ pub struct Session {
     noted: Option<Noted>,
     epsv_all: bool,
     umask: Umask,
+    protection: Protection,
     idle_timeout: Duration,
     facts: FactSet,
     hash: HashAlgorithm,
@@ -99,6 +105,8 @@ pub struct Session {
 pub struct Client {
     /// Its address; an IPv4 client of an IPv6 listener by its IPv4 address.
     pub address: std::net::IpAddr,
+    /// Whether TLS comes before the greeting.
+    pub implicit_tls: bool,
 }
 
 /// What an operator wants counted of commands that need no action.
@@ -187,6 +195,7 @@ impl Session {
             noted: None,
             epsv_all: false,
             umask: None,
+            protection: Protection::new(client.implicit_tls),
             facts: FactSet::default(),
             hash: DEFAULT_HASH,
             activity: Activity::Idle,
@@ -437,6 +446,9 @@ impl Session {
             | Command::Mfct(..)
             | Command::Avbl(_)
             | Command::Site(_) => self.tree_command(command),
+            Command::Auth(_) | Command::Pbsz(_) | Command::Prot(_) => {
+                self.protection_command(command)
+            }
             other => {
                 self.setting(other);
                 None

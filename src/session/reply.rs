@@ -57,6 +57,18 @@ pub(super) fn failed(failure: Failure) -> Reply {
             Code::TRANSFER_ABORTED,
             "Data connection timed out: transfer aborted.",
         ),
+        Failure::NegotiationFailed => (
+            Code::NEGOTIATION_FAILED,
+            "TLS negotiation failed on the data connection.",
+        ),
+        Failure::NotResumed => (
+            Code::NEGOTIATION_FAILED,
+            "The data connection must resume the TLS session of this control connection.",
+        ),
+        Failure::Truncated => (
+            Code::TRANSFER_ABORTED,
+            "Data connection closed without the end of its TLS session: the file may be cut short.",
+        ),
         Failure::Aborted => (Code::TRANSFER_ABORTED, "Transfer aborted."),
         Failure::OffsetBeyondEnd => (
             Code::INVALID_REST,

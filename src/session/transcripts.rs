@@ -7,6 +7,7 @@
 //! | `> text` | the session asks for this action |
 //! | `< text` | what the world outside answers |
 //! | `@ text` | sets the stage: `login rw`, `login ro`, `login rw, /pub read-only, hide .*`, `client ADDRESS`, `no passive`, `no active`; |
+//! | | `tls optional`, `tls login`, `tls data`; |
 //! | | `repeat N line` sends it N times, `skip N reply` expects it N times, `flood` sends until cut off |
 //! | `# text` | a comment, mostly the paragraph that the lines below hold to |
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use super::action::{Action, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer};
 use super::event::{Answer, Event, Opened, Progress, Transferred, Verdict};
-use super::{Client, Limits, Session};
+use super::{Client, Demands, Limits, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
@@ -32,7 +33,11 @@ struct Stage {
 }
 
 fn session(limits: Limits, client: IpAddr) -> Session {
-    Session::new(Rc::new(limits), Client { address: client })
+    let client = Client {
+        address: client,
+        implicit_tls: false,
+    };
+    Session::new(Rc::new(limits), client)
 }
 
 fn limits() -> Limits {
@@ -43,6 +48,7 @@ fn limits() -> Limits {
         passive: true,
         active: true,
         fxp: Vec::new(),
+        tls: Demands::default(),
         greeting: "ringftpd ready.".to_owned(),
     }
 }
@@ -143,6 +149,19 @@ impl Stage {
                     ..limits()
                 };
                 *self = Self::new(limits, IpAddr::from([127, 0, 0, 1]), &self.place);
+                self.output.clear();
+            }
+            Some(("tls", demands)) => {
+                let tls = Demands {
+                    offered: true,
+                    login: demands != "optional",
+                    data: demands == "data",
+                };
+                *self = Self::new(
+                    Limits { tls, ..limits() },
+                    IpAddr::from([127, 0, 0, 1]),
+                    &self.place,
+                );
                 self.output.clear();
             }
             Some(("no", mode)) => {
@@ -278,7 +297,10 @@ fn outside(stage: &mut Stage, text: &str) {
 }
 
 fn failure(name: &str) -> Failure {
-    const ALL: [Failure; 28] = [
+    const ALL: [Failure; 31] = [
+        Failure::NegotiationFailed,
+        Failure::NotResumed,
+        Failure::Truncated,
         Failure::NotFound,
         Failure::Denied,
         Failure::NotADirectory,
@@ -328,6 +350,7 @@ fn describe(action: &Action) -> String {
         Action::Start(plan) => describe_plan(plan),
         Action::Abort => "abort".to_owned(),
         Action::Reset => "reset".to_owned(),
+        Action::Secure => "secure".to_owned(),
         Action::Close => "close".to_owned(),
     }
 }
@@ -423,7 +446,8 @@ fn describe_plan(plan: &Plan) -> String {
             range.end
         ),
     };
-    transfer + &endpoint
+    let protected = if plan.protected { " protected" } else { "" };
+    transfer + &endpoint + protected
 }
 
 fn describe_listing(listing: &Listing) -> String {

@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod directory;
 pub mod file;
 pub mod flag;
+pub mod gather;
 pub mod kernel;
 pub mod pipe;
 pub mod process;

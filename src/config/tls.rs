@@ -1,0 +1,176 @@
+//! `[tls]`: who may and who must use TLS, and with which certificates.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Problem;
+use super::limits::wait;
+use super::section::{Section, Value, Wrong};
+use super::units;
+
+/// TLS on control and data connections.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tls {
+    /// Who may and who must use it. Without a certificate it is off.
+    pub policy: TlsPolicy,
+    /// The certificates with their keys, without repetition; which one a client gets depends on the
+    /// name that it asks for.
+    pub certificates: Vec<CertificateFiles>,
+    /// The oldest version of TLS.
+    pub min_version: TlsVersion,
+    /// Whether data connections have to resume the session of their control connection.
+    pub data_resumption: DataResumption,
+    /// How long a handshake may take; at least 1 s.
+    pub handshake_timeout: Duration,
+}
+
+/// Who may and who must use TLS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TlsPolicy {
+    /// It is not offered.
+    Off,
+    /// Whoever wants to.
+    Optional,
+    /// Whoever logs in.
+    RequireLogin,
+    /// Whoever logs in, and on every data connection.
+    RequireData,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V12,
+    /// TLS 1.3.
+    V13,
+}
+
+/// Whether data connections have to resume the session of their control connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DataResumption {
+    /// They cannot.
+    Off,
+    /// They may, and it is told if they do not.
+    Prefer,
+    /// They have to.
+    Require,
+}
+
+/// A certificate with its key, as PEM.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateFiles {
+    /// The certificate, and behind it those that lead to the root.
+    pub certificate: PathBuf,
+    /// The private key; it may be the same file.
+    pub key: PathBuf,
+}
+
+impl Tls {
+    /// Whether TLS is offered.
+    pub fn is_on(&self) -> bool {
+        self.policy != TlsPolicy::Off && !self.certificates.is_empty()
+    }
+
+    /// Whether nobody logs in without it.
+    pub fn is_required(&self) -> bool {
+        matches!(
+            self.policy,
+            TlsPolicy::RequireLogin | TlsPolicy::RequireData
+        )
+    }
+
+    pub(super) fn read(&mut self, section: &mut Section<'_>) {
+        section.read("policy", &mut self.policy, |value| {
+            units::choice(
+                value,
+                &[
+                    ("off", TlsPolicy::Off),
+                    ("optional", TlsPolicy::Optional),
+                    ("require-login", TlsPolicy::RequireLogin),
+                    ("require-data", TlsPolicy::RequireData),
+                ],
+            )
+        });
+        section.read("certificates", &mut self.certificates, certificates);
+        section.read("min_version", &mut self.min_version, |value| {
+            units::choice(value, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])
+        });
+        section.read("data_resumption", &mut self.data_resumption, |value| {
+            units::choice(
+                value,
+                &[
+                    ("off", DataResumption::Off),
+                    ("prefer", DataResumption::Prefer),
+                    ("require", DataResumption::Require),
+                ],
+            )
+        });
+        section.read("handshake_timeout", &mut self.handshake_timeout, wait);
+    }
+
+    pub(super) fn contradictions(&self) -> Option<Problem> {
+        (self.is_required() && self.certificates.is_empty()).then(|| {
+            Problem::new("tls.policy", "TLS is required, but there is no certificate").hint(
+                "set tls.certificates; 'ringftpd cert self-signed' makes one to try it out with",
+            )
+        })
+    }
+}
+
+/// `["/etc/ringftpd/ftp.pem"]`, or `[{ certificate = "…", key = "…" }]`.
+fn certificates(value: &Value<'_>) -> Result<Vec<CertificateFiles>, Wrong> {
+    let Some(list) = value.get_ref().as_array() else {
+        return Err(units::wrong_type(
+            value,
+            "a list, such as [{ certificate = \"/etc/ringftpd/ftp.pem\", key = \
+             \"/etc/ringftpd/ftp.key\" }]",
+        ));
+    };
+    let mut certificates = Vec::new();
+    for element in list.iter() {
+        let files = files(element).map_err(|wrong| wrong.at(element.span()))?;
+        if certificates.contains(&files) {
+            let path = files.certificate.display();
+            return Err(Wrong::new(format!("{path} is listed twice")).at(element.span()));
+        }
+        certificates.push(files);
+    }
+    if certificates.len() > CERTIFICATES_MAX {
+        let count = certificates.len();
+        return Err(Wrong::new(format!(
+            "{count} certificates are more than {CERTIFICATES_MAX}"
+        )));
+    }
+    Ok(certificates)
+}
+
+fn files(value: &Value<'_>) -> Result<CertificateFiles, Wrong> {
+    let Some(table) = value.get_ref().as_table() else {
+        let path = units::absolute_path(value)?;
+        return Ok(CertificateFiles {
+            certificate: path.clone(),
+            key: path,
+        });
+    };
+    let (mut certificate, mut key) = (None, None);
+    for (name, value) in table.iter() {
+        let path = match name.get_ref().as_ref() {
+            "certificate" => &mut certificate,
+            "key" => &mut key,
+            other => {
+                let wrong = Wrong::new(format!("{other:?} is neither certificate nor key"));
+                return Err(wrong.at(name.span()));
+            }
+        };
+        *path = Some(units::absolute_path(value).map_err(|wrong| wrong.at(value.span()))?);
+    }
+    let certificate = certificate.ok_or_else(|| Wrong::new("has no certificate"))?;
+    Ok(CertificateFiles {
+        key: key.unwrap_or_else(|| certificate.clone()),
+        certificate,
+    })
+}
+
+/// Each is looked at when it changes.
+const CERTIFICATES_MAX: usize = 1024;

@@ -51,7 +51,7 @@ impl Config {
             );
         }
         problems.extend(self.passive_contradictions());
-        problems.extend(self.tls.contradictions());
+        problems.extend(self.tls_contradictions());
         let threads = match &self.server.cores {
             Cores::All => None,
             Cores::Count(count) => Some(count.get()),

@@ -74,6 +74,7 @@ pub const KEYS: Schema = &[
             "passive_address_for",
             "external_ports",
             "proxy_from",
+            "tls",
         ],
     ),
     (

@@ -43,7 +43,7 @@ pub use folders::Folder;
 pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
 pub use limits::{GuardLimits, LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
-pub use listener::{Addressing, Announce, Listener, Own};
+pub use listener::{Addressing, Announce, Listener, Own, TlsStart};
 pub use log::{Log, LogFormat, LogLevel};
 pub use passive::PassivePool;
 pub use port_set::{PortSet, Slices, ports_text};

@@ -114,6 +114,11 @@ fn every_key_has_an_effect() {
             "external_ports = \"40000-40999\"",
         ),
         ("listener", "proxy_from", "proxy_from = [\"::1\"]"),
+        (
+            "listener",
+            "tls",
+            "tls = \"implicit\"\n[tls]\ncertificates = [\"/x\"]",
+        ),
         ("tls", "policy", "\"off\""),
         ("tls", "certificates", "[\"/x\"]"),
         ("tls", "min_version", "\"1.3\""),
@@ -364,6 +369,11 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
          address = \"127.0.0.1:2121\"\nproxy_from = [\"127.0.0.9\"]",
         "5:14",
         &["differs from that of 0.0.0.0:21, which shares the passive ports"],
+    ),
+    (
+        "[listener.a]\naddress = \"0.0.0.0:21\"\ntls = \"implicit\"",
+        "3:7",
+        &["TLS is off", "set tls.certificates"],
     ),
     (
         "[listener.a]\naddress = \"0.0.0.0:21\"\npassive_slices = \"even\"",

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Problem;
 use super::limits::wait;
 use super::section::{Section, Value, Wrong};
 use super::units;
+use super::{Config, Problem, TlsStart};
 
 /// TLS on control and data connections.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -109,12 +109,34 @@ impl Tls {
         section.read("handshake_timeout", &mut self.handshake_timeout, wait);
     }
 
-    pub(super) fn contradictions(&self) -> Option<Problem> {
+    fn contradictions(&self) -> Option<Problem> {
         (self.is_required() && self.certificates.is_empty()).then(|| {
             Problem::new("tls.policy", "TLS is required, but there is no certificate").hint(
                 "set tls.certificates; 'ringftpd cert self-signed' makes one to try it out with",
             )
         })
+    }
+}
+
+impl Config {
+    /// How TLS begins at the listener of this number in `server.listen`.
+    pub fn tls_start(&self, listener: usize) -> TlsStart {
+        let address = self.server.listen.get(listener);
+        let mut listeners = self.listeners.iter();
+        let own = listeners.find(|listener| Some(&listener.address) == address);
+        own.map_or(TlsStart::Explicit, |listener| listener.tls)
+    }
+
+    pub(super) fn tls_contradictions(&self) -> Vec<Problem> {
+        let mut problems = Vec::from_iter(self.tls.contradictions());
+        for listener in &self.listeners {
+            if listener.tls == TlsStart::Implicit && !self.tls.is_on() {
+                let key = format!("listener.{}.tls", listener.name);
+                let problem = Problem::new(key, "TLS is off, so nobody could connect there");
+                problems.push(problem.hint("set tls.certificates"));
+            }
+        }
+        problems
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::Register;
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, Rates};
+use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, Rates, TlsStart};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
@@ -79,10 +79,21 @@ pub struct Settings {
     pub files: Files,
     /// Certificates and rules of TLS, if it is offered.
     pub tls: Option<Arc<Tls>>,
+    /// How it begins, for each address that is listened on.
+    pub tls_starts: Vec<TlsStart>,
     /// How data connections are announced, for each address that is listened on.
     pub addressing: Vec<Addressing>,
     /// Which of the passive pools serves each of these addresses.
     pub pools: Vec<Option<usize>>,
+}
+
+impl Settings {
+    /// The TLS of a listener at which it begins with the first byte.
+    pub(super) fn implicit_tls(&self, listener: usize) -> Option<&Arc<Tls>> {
+        let start = self.tls_starts.get(listener);
+        let is_implicit = start == Some(&TlsStart::Implicit);
+        self.tls.as_ref().filter(|_| is_implicit)
+    }
 }
 
 /// What a core has to do, for the other cores to see. Written by its own core only.

@@ -145,14 +145,17 @@ impl Connection {
         let now = Instant::now();
         let settings = core.settings();
         let peer = arrival.client;
+        let card = core.register.enroll(peer, local);
+        let tls = settings.implicit_tls(arrival.listener);
         let client = Client {
             address: peer,
-            implicit_tls: false,
+            implicit_tls: tls.is_some(),
         };
+        let secured = tls.map(|tls| Secured::new(tls.session(card.id())));
         Self {
             session: Session::new(Rc::clone(&settings.limits), client),
             decoder: LineDecoder::new(settings.line_length),
-            card: core.register.enroll(peer, local),
+            card,
             core,
             socket: Rc::new(arrival.socket),
             peer,
@@ -161,7 +164,8 @@ impl Connection {
             receive: None,
             input: Vec::with_capacity(RECEIVE_BYTES),
             cursor: 0,
-            secured: None,
+            closing: matches!(secured, Some(Err(_))),
+            secured: secured.and_then(Result::ok).map(Box::new),
             sending: None,
             sending_since: now,
             login_since: now,
@@ -170,7 +174,6 @@ impl Connection {
             member: None,
             reservation: None,
             running: None,
-            closing: false,
             settings,
         }
     }

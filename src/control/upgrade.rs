@@ -20,7 +20,7 @@ pub(super) struct Secured {
 }
 
 impl Secured {
-    fn new(tls: SessionTls) -> Result<Self, TlsError> {
+    pub(super) fn new(tls: SessionTls) -> Result<Self, TlsError> {
         Ok(Self {
             stream: tls.control()?,
             tls,

@@ -29,6 +29,8 @@ pub(super) enum Message {
         missing: Ports,
         done: Sender<()>,
     },
+    /// Sessions that begin have these certificates.
+    Certificates(Arc<Tls>),
     /// Say which passive ports are here.
     Held(Sender<Ports>),
     /// These passive ports of this core's are held by other programs.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod admission;
+mod certificates;
 mod door;
 mod listener;
 mod mailbox;
@@ -41,6 +42,7 @@ use crate::{sys, uring};
 
 use admin::Desk;
 use admission::Admission;
+use certificates::Watched;
 use door::Other;
 use listener::Listeners;
 use passive::Bound;
@@ -173,6 +175,7 @@ pub fn run(
         throttle: crew.throttle,
         authenticator: crew.authenticator,
         keys: crew.keys,
+        certificates: Watched::new(&config.tls),
         orders: receiver,
         resolver,
         config: Arc::clone(&config),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::admin::Order;
 use super::admission::Admission;
+use super::certificates::Watched;
 use super::door::Other;
 use super::mailbox::{Message, Ports};
 use super::passive::{self, Bound};
@@ -38,6 +39,8 @@ pub(super) struct Supervisor<'r> {
     pub(super) authenticator: Arc<Authenticator>,
     /// The secrets of TLS.
     pub(super) keys: Arc<Keys>,
+    /// The files of certificates.
+    pub(super) certificates: Watched,
     pub(super) orders: Receiver<Order>,
     pub(super) resolver: Option<Resolver>,
     pub(super) config: Arc<Config>,
@@ -81,6 +84,7 @@ impl Supervisor<'_> {
                         _ => MISSING_INTERVAL,
                     };
             }
+            self.look_for_certificates();
             let ended = self.cores.iter().position(JoinHandle::is_finished);
             match (ended, *self.phase.borrow()) {
                 (Some(index), Phase::Serving) => {
@@ -166,6 +170,7 @@ impl Supervisor<'_> {
         let held = self.held().map_err(refused)?;
         let bound = self.bind_others(&config, &held);
         self.config = Arc::clone(&config);
+        self.certificates = Watched::new(&config.tls);
         self.set_names();
         let mut told = vec![format!("reloaded: {}", self.describe(&bound))];
         for warning in warnings {
@@ -208,6 +213,35 @@ impl Supervisor<'_> {
         match Tls::load(&config.tls, &self.keys) {
             Ok(tls) => Ok(tls.map(Arc::new)),
             Err(errors) => Err(super::texts(&errors)),
+        }
+    }
+
+    /// Takes over certificates that have been renewed.
+    fn look_for_certificates(&mut self) {
+        if !self.certificates.have_changed(&self.config.tls) {
+            return;
+        }
+        match Tls::load(&self.config.tls, &self.keys) {
+            Ok(None) => {}
+            Ok(Some(tls)) => {
+                tracing::info!("certificates have changed: sessions that begin have the new ones");
+                for note in tls.notes() {
+                    tracing::warn!("{note}");
+                }
+                let tls = Arc::new(tls);
+                for core in &self.others {
+                    let message = Message::Certificates(Arc::clone(&tls));
+                    if core.mailbox.try_send(message).is_err() {
+                        tracing::error!("a core does not take the new certificates");
+                    }
+                }
+            }
+            // A key comes a moment after its certificate: once both are there, they have changed again.
+            Err(errors) => {
+                for error in errors {
+                    tracing::warn!(%error, "certificates have changed: the old ones are kept");
+                }
+            }
         }
     }
 

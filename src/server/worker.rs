@@ -177,6 +177,13 @@ async fn hear(
                 core.pool.set_missing(missing);
                 let _ = done.send(());
             }
+            Message::Certificates(tls) => {
+                let settings = Settings::clone(&core.settings());
+                core.set_settings(Settings {
+                    tls: Some(tls),
+                    ..settings
+                });
+            }
             Message::Held(held) => drop(held.send(core.pool.held())),
             Message::Missing(missing) => core.pool.set_missing(missing),
             Message::Names(names) => core.set_names(names),
@@ -232,6 +239,7 @@ fn settings(config: &Config, tls: Option<Arc<Tls>>) -> Settings {
         anonymous: config.anonymous.allowance,
         files: config.files,
         tls,
+        tls_starts: listeners.clone().map(|it| config.tls_start(it)).collect(),
         addressing: listeners.clone().map(|it| config.addressing(it)).collect(),
         pools: listeners.map(|it| config.pool_of(&pools, it)).collect(),
     }

@@ -337,7 +337,8 @@ impl Session {
                 self.rename_from = None;
                 self.reply(error.into());
                 // A web page can have a browser send FTP commands in the body of a POST. No line of
-                // FTP ends like an HTTP request line (RFC 9112 §3), so nothing of it is carried out.
+                // FTP begins or ends like an HTTP request line (RFC 9112 §3), so nothing of it is
+                // carried out.
                 return is_http(line).then_some(Action::Close);
             }
         };
@@ -516,8 +517,15 @@ impl Session {
 }
 
 fn is_http(line: &[u8]) -> bool {
-    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
+    let method = line.split(|&byte| byte == b' ').next();
+    let is_method = method.is_some_and(|method| HTTP_METHODS.contains(&method));
+    is_method || line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
+
+/// RFC 9110 §9, RFC 5789, RFC 9113 §3.4. None of them is a command of FTP.
+const HTTP_METHODS: [&[u8]; 10] = [
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI",
+];
 
 /// draft-bryan-ftpext-hash §3.1 leaves the default to the server.
 const DEFAULT_HASH: HashAlgorithm = HashAlgorithm::Sha256;

@@ -92,9 +92,23 @@ impl TlsClient {
         certificate: &Path,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Self {
-        let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_file(certificate).expect("a certificate");
-        roots.add(certificate).expect("a certificate");
+        Self::new(&[certificate], versions)
+    }
+
+    /// Trusts these certificates.
+    pub(crate) fn trusting_all(certificates: &[CertificateDer<'static>]) -> Self {
+        Self::new(certificates, rustls::ALL_VERSIONS)
+    }
+
+    fn new(
+        certificates: &[CertificateDer<'static>],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Self {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate.clone()).expect("a certificate");
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -132,8 +146,17 @@ impl TlsClient {
 
     /// TLS over a connection.
     pub(crate) fn wrap(&self, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+        self.wrap_for("localhost", stream)
+    }
+
+    /// The same with the server of that name.
+    pub(crate) fn wrap_for(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        let name = ServerName::try_from("localhost").expect("a name");
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::clone(&self.config), name);
         StreamOwned::new(connection.expect("a client"), stream)
     }

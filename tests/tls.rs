@@ -466,3 +466,58 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_file() {
         "{refusal}"
     );
 }
+
+#[test]
+fn commands_are_clear_after_ccc_and_files_are_not() {
+    let server = Setup::new()
+        .tls()
+        .set("tls.clear_commands", true)
+        .set("tls.data_resumption", "\"require\"")
+        .start();
+    server.put("file", "content");
+    for says_so in [true, false] {
+        let tls = TlsClient::trusting(&certificate_of(server.folder(), "localhost"));
+        let mut session = tls.login(server.address());
+        session.expect("CCC", 200);
+        let common::TlsSession { mut stream, .. } = session;
+        // The server's end of the session comes, and then plain text.
+        let mut rest = Vec::new();
+        assert_eq!(stream.read_to_end(&mut rest).expect("close_notify"), 0);
+        if says_so {
+            stream.conn.send_close_notify();
+            stream.flush().expect("close_notify");
+        }
+        let mut clear = Client::over(stream.sock);
+        clear.expect("NOOP", 200);
+        let address = clear.passive(common::Way::Epsv);
+        let data = std::net::TcpStream::connect(address).expect("the passive port");
+        clear.expect("RETR file", 150);
+        let mut data = tls.wrap(data);
+        let mut got = Vec::new();
+        data.read_to_end(&mut got).expect("the file");
+        assert_eq!(got, b"content");
+        clear.reply(226);
+        clear.expect("AUTH TLS", 503);
+        clear.expect("QUIT", 221);
+    }
+}
+
+#[test]
+fn rein_ends_tls() {
+    let server = server();
+    let tls = TlsClient::trusting(&certificate_of(server.folder(), "localhost"));
+    let mut session = tls.login(server.address());
+    session.expect("REIN", 220);
+    let common::TlsSession { mut stream, .. } = session;
+    stream.conn.send_close_notify();
+    stream.flush().expect("close_notify");
+    let mut rest = Vec::new();
+    assert_eq!(stream.read_to_end(&mut rest).expect("close_notify"), 0);
+    let mut clear = Client::over(stream.sock);
+    clear.expect("PWD", 530);
+    clear.expect("AUTH TLS", 234);
+    let stream = clear.stream().try_clone().expect("a descriptor");
+    let mut session = common::TlsSession::over(tls.wrap(stream));
+    session.expect("USER anonymous", 331);
+    session.expect("PASS x", 230);
+}

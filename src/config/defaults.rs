@@ -110,6 +110,7 @@ impl Default for Tls {
             certificates: Vec::new(),
             min_version: TlsVersion::V12,
             data_resumption: DataResumption::Prefer,
+            clear_commands: false,
             handshake_timeout: Duration::from_secs(10),
         }
     }

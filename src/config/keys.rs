@@ -84,6 +84,7 @@ pub const KEYS: Schema = &[
             "certificates",
             "min_version",
             "data_resumption",
+            "clear_commands",
             "handshake_timeout",
         ],
     ),

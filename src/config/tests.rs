@@ -123,6 +123,7 @@ fn every_key_has_an_effect() {
         ("tls", "certificates", "[\"/x\"]"),
         ("tls", "min_version", "\"1.3\""),
         ("tls", "data_resumption", "\"require\""),
+        ("tls", "clear_commands", "true"),
         ("tls", "handshake_timeout", "\"1 s\""),
         ("files", "umask", "\"077\""),
         ("files", "uploads", "\"in-place\""),

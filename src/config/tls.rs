@@ -20,6 +20,8 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// Whether data connections have to resume the session of their control connection.
     pub data_resumption: DataResumption,
+    /// Whether the control connection may do without it after the login (CCC).
+    pub clear_commands: bool,
     /// How long a handshake may take; at least 1 s.
     pub handshake_timeout: Duration,
 }
@@ -106,6 +108,7 @@ impl Tls {
                 ],
             )
         });
+        section.read("clear_commands", &mut self.clear_commands, units::switch);
         section.read("handshake_timeout", &mut self.handshake_timeout, wait);
     }
 

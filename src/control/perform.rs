@@ -72,6 +72,16 @@ impl Connection {
                 self.upgrade().await;
                 None
             }
+            Action::Clear => {
+                self.downgrade().await;
+                None
+            }
+            Action::ClearAndReset => {
+                self.login_since = Instant::now();
+                self.forget_user();
+                self.downgrade().await;
+                None
+            }
             // Connection::act has them.
             Action::Abort | Action::Close => None,
         }

@@ -1,4 +1,5 @@
-//! TLS on the control connection (RFC 4217 §4): how it begins, and what goes through it.
+//! TLS on the control connection (RFC 4217): how it begins, what goes through it, and how it ends before
+//! the connection does (CCC, REIN).
 
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use crate::proto::line::LineDecoder;
 use crate::session::Session;
 use crate::sys;
 use crate::tls::{SessionTls, Stream, TlsError};
+use crate::uring;
 
 /// What a control connection needs to be protected.
 #[derive(Debug)]
@@ -15,8 +17,21 @@ pub(super) struct Secured {
     pub(super) tls: SessionTls,
     /// What came and has not been looked at.
     records: Vec<u8>,
+    border: Border,
     since: Instant,
-    closed: bool,
+    way: Way,
+}
+
+/// How far a connection is protected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    Protected,
+    /// This side has said that it ends; the other side not yet.
+    Ending,
+    /// It is not any more.
+    Clear,
+    /// Nothing more is sent.
+    Closed,
 }
 
 impl Secured {
@@ -25,25 +40,39 @@ impl Secured {
             stream: tls.control()?,
             tls,
             records: Vec::with_capacity(RECORDS_BYTES),
+            border: Border::default(),
             since: Instant::now(),
-            closed: false,
+            way: Way::Protected,
         })
     }
 
     /// When the handshake has taken too long, if it is not over.
     pub(super) fn handshake_ends(&self) -> Option<Instant> {
-        let is_handshaking = self.stream.is_handshaking();
-        is_handshaking.then(|| self.since + self.tls.handshake_timeout())
+        self.is_handshaking()
+            .then(|| self.since + self.tls.handshake_timeout())
     }
 
-    /// The records that are to be sent now: of the handshake, of replies, and of the end.
+    fn is_handshaking(&self) -> bool {
+        self.way == Way::Protected && self.stream.is_handshaking()
+    }
+
+    /// What is to be sent now: records of the handshake, of replies, and of the end; or replies as they
+    /// are.
     pub(super) fn seal(&mut self, session: &mut Session, closing: bool) -> Vec<u8> {
+        match self.way {
+            Way::Protected => {}
+            Way::Ending | Way::Clear => return session.take_output(),
+            Way::Closed => {
+                session.take_output();
+                return Vec::new();
+            }
+        }
         if !self.stream.is_handshaking() {
             if session.output_len() > 0 {
                 self.stream.write(&session.take_output());
             }
-            if closing && !self.closed {
-                self.closed = true;
+            if closing {
+                self.way = Way::Closed;
                 self.stream.close();
             }
         }
@@ -52,17 +81,71 @@ impl Secured {
 
     /// Decrypts what came, behind what `plain` holds; whether more can come.
     fn open(&mut self, plain: &mut Vec<u8>) -> Result<bool, TlsError> {
-        let mut records = self.records.as_slice();
-        while !records.is_empty() {
-            self.stream.receive(&mut records)?;
-            loop {
-                plain.reserve(RECEIVE_BYTES);
-                if self.stream.read_into(plain, usize::MAX) == 0 {
-                    break;
-                }
+        let mut rest = self.records.as_slice();
+        while !rest.is_empty() {
+            // Behind its last record a client sends plain text; some say nothing of the end.
+            let is_over = self.stream.peer_has_closed() || !self.border.is_record(rest[0]);
+            if self.way == Way::Ending && is_over {
+                self.way = Way::Clear;
+            }
+            if self.way == Way::Clear {
+                plain.extend_from_slice(rest);
+                return Ok(true);
+            }
+            let mut record;
+            (record, rest) = rest.split_at(self.border.length(rest));
+            while !record.is_empty() {
+                self.stream.receive(&mut record)?;
+                read(&mut self.stream, plain);
             }
         }
-        Ok(!self.stream.peer_has_closed())
+        Ok(self.way != Way::Protected || !self.stream.peer_has_closed())
+    }
+}
+
+/// Moves what has been decrypted behind what `plain` holds.
+fn read(stream: &mut Stream, plain: &mut Vec<u8>) {
+    loop {
+        plain.reserve(RECEIVE_BYTES);
+        if stream.read_into(plain, usize::MAX) == 0 {
+            return;
+        }
+    }
+}
+
+/// Where records begin (RFC 8446 §5.1: type, version, length in bytes 3 and 4).
+#[derive(Debug, Default)]
+struct Border {
+    header: [u8; 5],
+    /// Bytes of the header that have come.
+    known: usize,
+    /// Bytes of the record that have not come.
+    missing: usize,
+}
+
+impl Border {
+    /// How many of these bytes belong to the present record, or to the next one if that is complete.
+    fn length(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        if self.missing == 0 {
+            let count = bytes.len().min(self.header.len() - self.known);
+            self.header[self.known..self.known + count].copy_from_slice(&bytes[..count]);
+            self.known += count;
+            at = count;
+            if self.known == self.header.len() {
+                self.known = 0;
+                self.missing = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+            }
+        }
+        let count = self.missing.min(bytes.len() - at);
+        self.missing -= count;
+        at + count
+    }
+
+    /// Whether this byte, which comes next, belongs to a record.
+    fn is_record(&self, byte: u8) -> bool {
+        // RFC 8446 §5.1: types are 20 to 24. No command begins with such a byte.
+        self.known > 0 || self.missing > 0 || (20..=24).contains(&byte)
     }
 }
 
@@ -87,6 +170,27 @@ impl Connection {
         if self.flush().await.is_ok() {
             // What was on its way until here is no TLS, and ends the session.
             self.secured = Some(Box::new(secured));
+        }
+    }
+
+    /// Ends TLS, after what is still to be sent.
+    pub(super) async fn downgrade(&mut self) {
+        if let Some(sending) = self.sending.take() {
+            let (sent, _) = sending.await;
+            if sent.is_err() {
+                self.closing = true;
+                return;
+            }
+        }
+        let Some(secured) = &mut self.secured else {
+            return;
+        };
+        let last = secured.seal(&mut self.session, true);
+        secured.way = Way::Ending;
+        let sending = uring::send_all(&self.socket, last);
+        let sent = tokio::time::timeout(self.settings.reply_timeout, sending).await;
+        if !matches!(sent, Ok((Ok(()), _))) {
+            self.closing = true;
         }
     }
 
@@ -121,7 +225,7 @@ impl Connection {
         let Some(secured) = &mut self.secured else {
             return true;
         };
-        let was_handshaking = secured.stream.is_handshaking();
+        let was_handshaking = secured.is_handshaking();
         // All of it has been used: only then is anything received.
         self.input.clear();
         self.cursor = 0;
@@ -157,3 +261,33 @@ const INPUT_BYTES_KEPT: usize = 4096;
 
 /// Bytes that are thrown away.
 const DISCARD_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::Border;
+
+    #[test]
+    fn borders_of_records_are_found_however_they_come() {
+        let bytes = b"\x17\x03\x03\x00\x03abc\x15\x03\x03\x00\x00\x17\x03\x03\x00\x01xNOOP\r\n";
+        for size in 1..=bytes.len() {
+            let mut border = Border::default();
+            let (mut ends, mut at) = (Vec::new(), 0);
+            'all: for piece in bytes.chunks(size) {
+                let mut rest = piece;
+                while !rest.is_empty() {
+                    if !border.is_record(rest[0]) {
+                        break 'all;
+                    }
+                    let count = border.length(rest);
+                    assert!(count > 0);
+                    rest = &rest[count..];
+                    at += count;
+                    if border.known == 0 && border.missing == 0 {
+                        ends.push(at);
+                    }
+                }
+            }
+            assert_eq!(ends, [8, 13, 19], "in pieces of {size}");
+        }
+    }
+}

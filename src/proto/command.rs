@@ -134,6 +134,8 @@ pub enum Command<'a> {
     Pbsz(u64),
     /// How data connections are protected.
     Prot(ProtectionCode),
+    /// Protect the control connection no more.
+    Ccc,
 }
 
 /// The argument of PROT (RFC 2228 §3).
@@ -282,7 +284,8 @@ fn with_argument(verb: Verb, argument: &[u8]) -> Result<Command<'_>, SyntaxError
         Verb::Auth => Command::Auth(required(argument)?),
         Verb::Pbsz => Command::Pbsz(parse_decimal(argument).ok_or(BAD_NUMBER)?),
         Verb::Prot => Command::Prot(protection(argument)?),
-        Verb::Smnt | Verb::Adat | Verb::Ccc | Verb::Mic => return Err(NOT_OFFERED),
+        Verb::Ccc => none(argument, Command::Ccc)?,
+        Verb::Smnt | Verb::Adat | Verb::Mic => return Err(NOT_OFFERED),
         Verb::Conf | Verb::Enc => return Err(NOT_OFFERED),
     })
 }
@@ -350,6 +353,7 @@ impl Command<'_> {
             Self::Auth(_) => Verb::Auth,
             Self::Pbsz(_) => Verb::Pbsz,
             Self::Prot(_) => Verb::Prot,
+            Self::Ccc => Verb::Ccc,
         }
     }
 }

@@ -227,6 +227,7 @@ fn settings(config: &Config, tls: Option<Arc<Tls>>) -> Settings {
                 offered: tls.is_some(),
                 login: config.tls.is_required(),
                 data: config.tls.policy == TlsPolicy::RequireData,
+                clear: config.tls.clear_commands,
             },
             greeting: config.server.greeting.clone(),
         }),

@@ -35,6 +35,11 @@ pub enum Action {
     /// Do the same; then send what is still to be sent, throw away what else has come, and begin TLS
     /// on the control connection.
     Secure,
+    /// Send what is still to be sent, then end TLS on the control connection; data connections may go on
+    /// with it (CCC).
+    Clear,
+    /// Forget the user and the reserved port, and do the same; data connections do not go on (REIN).
+    ClearAndReset,
     /// Send what is still to be sent, then close the control connection.
     Close,
 }

@@ -4,6 +4,7 @@ use std::mem;
 
 use super::action::Credentials;
 use super::event::Verdict;
+use super::protection::Protection;
 use super::{Action, DEFAULT_HASH, Login, Question, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::command::{Command, Verb};
@@ -34,6 +35,7 @@ pub(super) fn allowed_before_login(verb: Verb) -> bool {
             | Verb::Auth
             | Verb::Pbsz
             | Verb::Prot
+            | Verb::Ccc
     )
 }
 
@@ -75,9 +77,17 @@ impl Session {
                 None
             }
             _ => {
+                let was_protected = self.protection.control;
                 self.reinitialize();
                 self.say(Code::READY, "Ready for a new user.");
-                Some(Action::Reset)
+                // RFC 4217 §11: REIN ends TLS. Where it comes first, it is there from the beginning.
+                match was_protected && !self.client.implicit_tls {
+                    true => {
+                        self.protection = Protection::new(false);
+                        Some(Action::ClearAndReset)
+                    }
+                    false => Some(Action::Reset),
+                }
             }
         }
     }
@@ -157,6 +167,6 @@ impl Session {
         self.facts = FactSet::default();
         self.hash = DEFAULT_HASH;
         self.question = Question::None;
-        self.protection.private = self.client.implicit_tls;
+        self.protection.begin_anew(self.client.implicit_tls);
     }
 }

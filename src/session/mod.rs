@@ -447,7 +447,7 @@ impl Session {
             | Command::Mfct(..)
             | Command::Avbl(_)
             | Command::Site(_) => self.tree_command(command),
-            Command::Auth(_) | Command::Pbsz(_) | Command::Prot(_) => {
+            Command::Auth(_) | Command::Pbsz(_) | Command::Prot(_) | Command::Ccc => {
                 self.protection_command(command)
             }
             other => {

@@ -13,6 +13,8 @@ pub struct Demands {
     pub login: bool,
     /// No data connection is made without it.
     pub data: bool,
+    /// The control connection may do without it after the login.
+    pub clear: bool,
 }
 
 /// What is protected in a session.
@@ -20,6 +22,8 @@ pub struct Demands {
 pub(super) struct Protection {
     /// The control connection.
     pub(super) control: bool,
+    /// The control connection has been, and is not any more.
+    cleared: bool,
     /// PBSZ has been sent.
     sized: bool,
     /// Data connections.
@@ -31,9 +35,18 @@ impl Protection {
     pub(super) fn new(implicit: bool) -> Self {
         Self {
             control: implicit,
+            cleared: false,
             sized: implicit,
             private: implicit,
         }
+    }
+
+    /// As a session begins, but for the control connection, which stays as it is.
+    pub(super) fn begin_anew(&mut self, implicit: bool) {
+        *self = Self {
+            control: self.control,
+            ..Self::new(implicit)
+        };
     }
 }
 
@@ -45,6 +58,10 @@ impl Session {
         }
         match command {
             Command::Auth(mechanism) => return self.authenticate(mechanism),
+            // RFC 4217 §6: in the clear anybody could send them.
+            _ if self.protection.cleared => {
+                self.say(Code::BAD_SEQUENCE, "Not after CCC.");
+            }
             // RFC 4217 §9: PBSZ and PROT come after AUTH.
             _ if !self.protection.control => {
                 self.say(Code::BAD_SEQUENCE, "Send AUTH TLS first.");
@@ -58,6 +75,18 @@ impl Session {
                 }
             }
             Command::Prot(level) => self.protect(level),
+            Command::Ccc if !self.limits.tls.clear => {
+                self.say(Code::POLICY, "Commands stay protected here.");
+            }
+            Command::Ccc if self.user().is_none() => {
+                self.say(Code::NOT_LOGGED_IN, "Please log in with USER and PASS.");
+            }
+            Command::Ccc => {
+                self.protection.control = false;
+                self.protection.cleared = true;
+                self.say(Code::COMMAND_OK, "Commands are not protected any more.");
+                return Some(Action::Clear);
+            }
             _ => {}
         }
         None
@@ -75,6 +104,10 @@ impl Session {
                 return None;
             }
         };
+        if self.protection.cleared {
+            self.say(Code::BAD_SEQUENCE, "Not after CCC.");
+            return None;
+        }
         if self.protection.control {
             self.say(Code::BAD_SEQUENCE, "TLS is in use already.");
             return None;
@@ -87,6 +120,7 @@ impl Session {
             control: true,
             sized: private,
             private,
+            ..Protection::new(false)
         };
         self.say(Code::PROCEED, "Begin the TLS handshake.");
         Some(Action::Secure)

@@ -7,7 +7,7 @@
 //! | `> text` | the session asks for this action |
 //! | `< text` | what the world outside answers |
 //! | `@ text` | sets the stage: `login rw`, `login ro`, `login rw, /pub read-only, hide .*`, `client ADDRESS`, `no passive`, `no active`; |
-//! | | `tls optional`, `tls login`, `tls data`; |
+//! | | `tls optional`, `tls login`, `tls data`, `tls clear`; |
 //! | | `repeat N line` sends it N times, `skip N reply` expects it N times, `flood` sends until cut off |
 //! | `# text` | a comment, mostly the paragraph that the lines below hold to |
 
@@ -156,6 +156,7 @@ impl Stage {
                     offered: true,
                     login: demands != "optional",
                     data: demands == "data",
+                    clear: demands == "clear",
                 };
                 *self = Self::new(
                     Limits { tls, ..limits() },
@@ -351,6 +352,8 @@ fn describe(action: &Action) -> String {
         Action::Abort => "abort".to_owned(),
         Action::Reset => "reset".to_owned(),
         Action::Secure => "secure".to_owned(),
+        Action::Clear => "clear".to_owned(),
+        Action::ClearAndReset => "clear and reset".to_owned(),
         Action::Close => "close".to_owned(),
     }
 }

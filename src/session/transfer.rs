@@ -427,7 +427,8 @@ impl Session {
             Some(Endpoint::Active(address)) => format!("Data connection to {address}"),
         };
         let protection = match (self.protection.control, self.protection.private) {
-            (false, _) => "Control and data connections are not protected",
+            (false, false) => "Control and data connections are not protected",
+            (false, true) => "Control connection not protected, data connections by TLS",
             (true, false) => "Control connection protected by TLS, data connections not",
             (true, true) => "Control and data connections protected by TLS",
         };

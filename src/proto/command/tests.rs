@@ -329,6 +329,7 @@ fn protection_of_rfc_2228_and_4217() {
         ("PBSZ 16384", Command::Pbsz(16_384)),
         ("PROT P", Command::Prot(ProtectionCode::Private)),
         ("PROT c", Command::Prot(ProtectionCode::Clear)),
+        ("CCC", Command::Ccc),
         ("PROT S", Command::Prot(ProtectionCode::Safe)),
         ("PROT E", Command::Prot(ProtectionCode::Confidential)),
     ]);
@@ -337,6 +338,7 @@ fn protection_of_rfc_2228_and_4217() {
         ("PBSZ", 501),
         ("PBSZ x", 501),
         ("PROT", 501),
+        ("CCC x", 501),
         ("PROT X", 504),
         ("PROT PP", 504),
     ]);
@@ -349,7 +351,6 @@ fn verbs_that_are_not_offered_get_502() {
         assert_eq!(refused, !verb.is_offered(), "{}", verb.name());
     }
     check_refused(&[
-        ("CCC", 502),
         ("ADAT x", 502),
         ("MIC x", 502),
         ("CONF x", 502),

@@ -111,7 +111,7 @@ verbs! {
     Adat    "ADAT"    None, "data", "RFC 2228 §3", Refused;
     Pbsz    "PBSZ"    None, "0", "RFC 4217 §9", ListedWithTls(None);
     Prot    "PROT"    None, "C | P", "RFC 4217 §9", ListedWithTls(None);
-    Ccc     "CCC"     None, "", "RFC 2228 §3", Refused;
+    Ccc     "CCC"     None, "", "RFC 4217 §6", ListedWithTls(None);
     Mic     "MIC"     None, "data", "RFC 2228 §3", Refused;
     Conf    "CONF"    None, "data", "RFC 2228 §3", Refused;
     Enc     "ENC"     None, "data", "RFC 2228 §3", Refused;

@@ -382,6 +382,7 @@ fn lftp_mirrors_a_tree() {
     for (number, passive) in ["yes", "no"].into_iter().enumerate() {
         let script = format!(
             "set net:max-retries 1; set net:timeout 30; set cmd:fail-exit yes; set ftp:ssl-force yes; \
+             set ftp:ssl-allow-anonymous yes; \
              set ftp:ssl-protect-data yes; set ftp:ssl-protect-list yes; set ssl:ca-file {ca}; \
              set ftp:passive-mode {passive}; open ftp://localhost:{}/; \
              mirror --parallel=4 tree down{number}; mirror -R --parallel=4 down{number} up{number}; ls",
@@ -393,6 +394,16 @@ fn lftp_mirrors_a_tree() {
         common::same_trees(&server.path("tree"), &down);
         common::same_trees(&server.path("tree"), &server.path(&format!("up{number}")));
     }
+    let log = server.log();
+    let transfers = || {
+        log.lines()
+            .filter(|line| line.contains("transfer complete"))
+    };
+    assert!(transfers().count() > 100);
+    assert!(
+        transfers().all(|line| line.contains("tls=\"resumed\"")),
+        "{log}"
+    );
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::{
-    Client, Kind, Setup, TestServer, TlsClient, TlsSession, certificate_of, eventually, files,
-    noise, program, run, write_certificate,
+    Client, Kind, PASSWORD, Setup, TestServer, TlsClient, TlsSession, certificate_of, eventually,
+    files, noise, program, run, write_certificate,
 };
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -217,7 +218,7 @@ fn cert_self_signed_makes_what_the_server_takes() {
 fn what_is_amiss_with_a_certificate_is_told() {
     let setup = Setup::new();
     let folder = setup.folder().to_owned();
-    let mut parameters = rcgen::CertificateParams::new(["old".to_owned()]).expect("a host");
+    let mut parameters = CertificateParams::new(["old".to_owned()]).expect("a host");
     parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
     common::write_certificate_of(&folder, "old", parameters, Kind::Ecdsa);
     let key = common::key_of(&folder, "old");
@@ -231,4 +232,142 @@ fn what_is_amiss_with_a_certificate_is_told() {
         told.contains("old.key: everybody on this host can read the key"),
         "{told}"
     );
+}
+
+/// An authority of its own, with two users and a list on which one of them is.
+struct Authority {
+    folder: std::path::PathBuf,
+}
+
+impl Authority {
+    fn new(folder: &std::path::Path) -> Self {
+        let mut parameters = CertificateParams::new(Vec::new()).expect("no hosts");
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![
+            rcgen::KeyUsagePurpose::KeyCertSign,
+            rcgen::KeyUsagePurpose::CrlSign,
+        ];
+        let key = KeyPair::generate().expect("a key");
+        let issuer = rcgen::CertifiedIssuer::self_signed(parameters, key).expect("an authority");
+        fs::write(folder.join("ca.pem"), issuer.pem()).expect("a file");
+        for (name, serial) in [("alice", 1_u64), ("bob", 2)] {
+            let mut parameters = CertificateParams::new(Vec::new()).expect("no hosts");
+            let names = &mut parameters.distinguished_name;
+            *names = rcgen::DistinguishedName::new();
+            names.push(rcgen::DnType::CommonName, name);
+            parameters.serial_number = Some(serial.into());
+            parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+            let key = KeyPair::generate().expect("a key");
+            let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
+            let pem = certificate.pem() + &key.serialize_pem();
+            fs::write(folder.join(format!("{name}.pem")), pem).expect("a file");
+        }
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2124, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: 2_u64.into(),
+                revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&issuer).expect("a list");
+        fs::write(folder.join("crl.pem"), list.pem().expect("PEM")).expect("a file");
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// What curl says to a download as this user, with the certificate of that one.
+    fn curl(&self, server: &TestServer, user: &str, certificate: Option<&str>) -> common::Run {
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--show-error",
+            "--insecure",
+            "--ssl-reqd",
+            "--user",
+            user,
+        ]);
+        if let Some(name) = certificate {
+            command
+                .arg("--cert")
+                .arg(self.folder.join(format!("{name}.pem")));
+        }
+        run(command.arg(format!("ftp://{}/file", server.address())))
+    }
+}
+
+fn with_authority(login: &str) -> (TestServer, Authority) {
+    let setup = Setup::new();
+    let folder = setup.folder().to_owned();
+    let authority = Authority::new(&folder);
+    let server = setup
+        .tls()
+        .user("alice", "read-write")
+        .user("bob", "read-write")
+        .set("tls.client_ca", format!("{:?}", folder.join("ca.pem")))
+        .set("tls.client_crls", format!("[{:?}]", folder.join("crl.pem")))
+        .set("tls.client_login", format!("{login:?}"))
+        .set("tls.client_certificates", "\"optional\"")
+        .set("limits.login_delay", "\"0 s\"")
+        .start();
+    fs::write(folder.join("alice/file"), "of alice").expect("a file");
+    fs::write(folder.join("bob/file"), "of bob").expect("a file");
+    (server, authority)
+}
+
+#[test]
+fn a_certificate_logs_its_user_in() {
+    let (mut server, authority) = with_authority("certificate");
+    let alice = format!("alice:{PASSWORD}");
+    let bob = format!("bob:{PASSWORD}");
+    assert_eq!(
+        authority
+            .curl(&server, "alice:wrong", Some("alice"))
+            .success(),
+        b"of alice"
+    );
+    // 67: the login is denied (curl(1)).
+    assert_eq!(
+        authority.curl(&server, "bob:wrong", Some("alice")).code,
+        Some(67)
+    );
+    assert_eq!(
+        authority.curl(&server, &bob, Some("alice")).success(),
+        b"of bob"
+    );
+    assert_eq!(authority.curl(&server, &alice, None).success(), b"of alice");
+    // It has been revoked.
+    let revoked = authority.curl(&server, &bob, Some("bob"));
+    assert!(revoked.err.contains("revoked"), "{}", revoked.err);
+    server.set("tls.client_certificates", "\"require\"");
+    assert_eq!(server.reload().code, Some(0));
+    assert_eq!(
+        authority
+            .curl(&server, "alice:wrong", Some("alice"))
+            .success(),
+        b"of alice"
+    );
+    assert_ne!(authority.curl(&server, &alice, None).code, Some(0));
+}
+
+#[test]
+fn a_certificate_says_which_user_may_log_in() {
+    let (server, authority) = with_authority("name");
+    let alice = format!("alice:{PASSWORD}");
+    let bob = format!("bob:{PASSWORD}");
+    assert_eq!(
+        authority.curl(&server, &alice, Some("alice")).success(),
+        b"of alice"
+    );
+    assert_eq!(
+        authority.curl(&server, "alice:wrong", Some("alice")).code,
+        Some(67)
+    );
+    assert_ne!(authority.curl(&server, &bob, Some("alice")).code, Some(0));
 }

@@ -236,6 +236,30 @@ impl Authenticator {
         }
     }
 
+    /// Whether `user`, whom something else than a password has proved, may log in from `client` now. May
+    /// read the users file: call it on a worker.
+    pub fn admit(&self, user: &[u8], client: IpAddr) -> Outcome {
+        let sources = self.sources();
+        let Some(file) = &sources.users else {
+            return Outcome::Refused(Reason::UnknownUser);
+        };
+        let users = match file.current() {
+            Ok(users) => users,
+            Err(reason) => return Outcome::Unavailable(reason),
+        };
+        let known = UserName::parse(user).ok().and_then(|name| users.get(&name));
+        let Some(found) = known else {
+            return Outcome::Refused(Reason::UnknownUser);
+        };
+        match found
+            .validity
+            .judge(client, Timestamp::now(), &TimeZone::system())
+        {
+            Ok(()) => Outcome::Accepted(found.identity()),
+            Err(reason) => Outcome::Refused(reason),
+        }
+    }
+
     fn is_password_of(&self, remembered: &Remembered, user: &User, password: &[u8]) -> bool {
         let stored = user.password.as_text();
         if remembered.holds(&user.name, password, stored, Instant::now()) {

@@ -108,14 +108,12 @@ impl Survey {
             }
         }
         let Some((uid, gid)) = account else { return };
-        for files in &config.tls.certificates {
-            for file in [&files.certificate, &files.key] {
-                let metadata = fs::metadata(file);
-                if metadata.is_ok_and(|metadata| !readable(&metadata, uid, gid)) {
-                    let text = format!("{} is not readable for server.user", file.display());
-                    let hint = "it serves, but cannot be loaded again when it is renewed";
-                    self.warnings.push(problem(text).hint(hint));
-                }
+        for file in config.tls.files() {
+            let metadata = fs::metadata(file);
+            if metadata.is_ok_and(|metadata| !readable(&metadata, uid, gid)) {
+                let text = format!("{} is not readable for server.user", file.display());
+                let hint = "it serves, but cannot be loaded again when it is renewed";
+                self.warnings.push(problem(text).hint(hint));
             }
         }
         self.warnings.dedup();

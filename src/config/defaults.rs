@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Admin, Allowance, Announce, Anonymous, Cores, Data, DataResumption, FailedUpload, Files,
-    GuardLimits, Limits, Log, LogFormat, LogLevel, Own, PeerCheck, PortRange, QuotaLimits, Rates,
-    Server, Slices, Steering, Tls, TlsPolicy, TlsVersion, UploadPolicy, Users,
+    Admin, Allowance, Announce, Anonymous, ClientCertificates, ClientLogin, Cores, Data,
+    DataResumption, FailedUpload, Files, GuardLimits, Limits, Log, LogFormat, LogLevel, Own,
+    PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, Steering, Tls, TlsPolicy, TlsVersion,
+    UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -111,6 +112,10 @@ impl Default for Tls {
             min_version: TlsVersion::V12,
             data_resumption: DataResumption::Prefer,
             clear_commands: false,
+            client_certificates: ClientCertificates::Off,
+            client_ca: None,
+            client_crls: Vec::new(),
+            client_login: ClientLogin::Password,
             handshake_timeout: Duration::from_secs(10),
         }
     }

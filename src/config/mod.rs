@@ -50,7 +50,9 @@ pub use port_set::{PortSet, Slices, ports_text};
 pub use ports::PortRange;
 pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
-pub use tls::{CertificateFiles, DataResumption, Tls, TlsPolicy, TlsVersion};
+pub use tls::{
+    CertificateFiles, ClientCertificates, ClientLogin, DataResumption, Tls, TlsPolicy, TlsVersion,
+};
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, Users};
 

@@ -124,6 +124,18 @@ fn every_key_has_an_effect() {
         ("tls", "min_version", "\"1.3\""),
         ("tls", "data_resumption", "\"require\""),
         ("tls", "clear_commands", "true"),
+        (
+            "tls",
+            "client_certificates",
+            "\"require\"\nclient_ca = \"/x\"",
+        ),
+        ("tls", "client_ca", "\"/x\""),
+        ("tls", "client_crls", "[\"/x\"]"),
+        (
+            "tls",
+            "client_login",
+            "\"name\"\nclient_certificates = \"optional\"\nclient_ca = \"/x\"",
+        ),
         ("tls", "handshake_timeout", "\"1 s\""),
         ("files", "umask", "\"077\""),
         ("files", "uploads", "\"in-place\""),
@@ -539,6 +551,16 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
         "[tls]\ncertificates = [{ cert = \"/a\" }]",
         "2:19",
         &["\"cert\" is neither certificate nor key"],
+    ),
+    (
+        "[tls]\nclient_certificates = \"require\"",
+        "2:23",
+        &["nothing says whose", "set tls.client_ca"],
+    ),
+    (
+        "[tls]\nclient_login = \"name\"",
+        "2:16",
+        &["nobody is asked for a certificate"],
     ),
     (
         "[tls]\npolicy = \"require-data\"",

@@ -22,8 +22,38 @@ pub struct Tls {
     pub data_resumption: DataResumption,
     /// Whether the control connection may do without it after the login (CCC).
     pub clear_commands: bool,
+    /// Who has to show a certificate.
+    pub client_certificates: ClientCertificates,
+    /// The authorities whose certificates are good, as PEM.
+    pub client_ca: Option<PathBuf>,
+    /// What they have revoked, as PEM.
+    pub client_crls: Vec<PathBuf>,
+    /// What a certificate is worth at the login.
+    pub client_login: ClientLogin,
     /// How long a handshake may take; at least 1 s.
     pub handshake_timeout: Duration,
+}
+
+/// Who has to show a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientCertificates {
+    /// Nobody is asked.
+    Off,
+    /// Clients are asked, and need not have one.
+    Optional,
+    /// Clients without a good one get no connection.
+    Require,
+}
+
+/// What a certificate is worth at the login.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClientLogin {
+    /// Nothing: the password decides.
+    Password,
+    /// USER must be one of its names; the password decides all the same.
+    Name,
+    /// The user whom it names needs no password.
+    Certificate,
 }
 
 /// Who may and who must use TLS.
@@ -74,6 +104,13 @@ impl Tls {
         self.policy != TlsPolicy::Off && !self.certificates.is_empty()
     }
 
+    /// All files that it is made of.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let certificates = self.certificates.iter();
+        let pairs = certificates.flat_map(|files| [&files.certificate, &files.key]);
+        pairs.chain(&self.client_ca).chain(&self.client_crls)
+    }
+
     /// Whether nobody logs in without it.
     pub fn is_required(&self) -> bool {
         matches!(
@@ -109,6 +146,34 @@ impl Tls {
             )
         });
         section.read("clear_commands", &mut self.clear_commands, units::switch);
+        section.read(
+            "client_certificates",
+            &mut self.client_certificates,
+            |value| {
+                units::choice(
+                    value,
+                    &[
+                        ("off", ClientCertificates::Off),
+                        ("optional", ClientCertificates::Optional),
+                        ("require", ClientCertificates::Require),
+                    ],
+                )
+            },
+        );
+        section.read("client_ca", &mut self.client_ca, |value| {
+            units::absolute_path(value).map(Some)
+        });
+        section.read("client_crls", &mut self.client_crls, paths);
+        section.read("client_login", &mut self.client_login, |value| {
+            units::choice(
+                value,
+                &[
+                    ("password", ClientLogin::Password),
+                    ("name", ClientLogin::Name),
+                    ("certificate", ClientLogin::Certificate),
+                ],
+            )
+        });
         section.read("handshake_timeout", &mut self.handshake_timeout, wait);
     }
 
@@ -132,6 +197,19 @@ impl Config {
 
     pub(super) fn tls_contradictions(&self) -> Vec<Problem> {
         let mut problems = Vec::from_iter(self.tls.contradictions());
+        if self.tls.client_certificates != ClientCertificates::Off && self.tls.client_ca.is_none() {
+            let problem = Problem::new(
+                "tls.client_certificates",
+                "nothing says whose certificates are good",
+            );
+            problems.push(problem.hint("set tls.client_ca"));
+        }
+        if self.tls.client_certificates == ClientCertificates::Off
+            && self.tls.client_login != ClientLogin::Password
+        {
+            let problem = Problem::new("tls.client_login", "nobody is asked for a certificate");
+            problems.push(problem.hint("set tls.client_certificates"));
+        }
         for listener in &self.listeners {
             if listener.tls == TlsStart::Implicit && !self.tls.is_on() {
                 let key = format!("listener.{}.tls", listener.name);
@@ -168,6 +246,15 @@ fn certificates(value: &Value<'_>) -> Result<Vec<CertificateFiles>, Wrong> {
         )));
     }
     Ok(certificates)
+}
+
+fn paths(value: &Value<'_>) -> Result<Vec<PathBuf>, Wrong> {
+    let Some(list) = value.get_ref().as_array() else {
+        let example = "a list of files, such as [\"/etc/ringftpd/clients.crl\"]";
+        return Err(units::wrong_type(value, example));
+    };
+    let path = |element| units::absolute_path(element).map_err(|wrong| wrong.at(element.span()));
+    list.iter().map(path).collect()
 }
 
 fn files(value: &Value<'_>) -> Result<CertificateFiles, Wrong> {

@@ -35,11 +35,11 @@ impl Connection {
         match action {
             Action::Verify(credentials) => {
                 let verdict = self.verify(credentials).await;
-                let next = self.session.handle(Event::Verified(verdict));
-                self.core
-                    .register
-                    .set_user(&self.card, self.session.shared_user());
-                next
+                self.verified(verdict)
+            }
+            Action::Admit(user) => {
+                let verdict = self.admit(user).await;
+                self.verified(verdict)
             }
             Action::Ask(request) => {
                 let answer = self.answer(request).await;
@@ -87,6 +87,13 @@ impl Connection {
         }
     }
 
+    fn verified(&mut self, verdict: Verdict) -> Option<Action> {
+        let next = self.session.handle(Event::Verified(verdict));
+        let user = self.session.shared_user();
+        self.core.register.set_user(&self.card, user);
+        next
+    }
+
     fn forget_user(&mut self) {
         self.core.register.set_user(&self.card, None);
         self.tree = None;
@@ -100,7 +107,25 @@ impl Connection {
         if let Some(identity) = self.core.authenticator.anonymous(&user) {
             return self.enter(identity).await;
         }
-        let outcome = match self.identify(credentials).await {
+        let outcome = self.identify(credentials).await;
+        self.judge(&user, asked, outcome).await
+    }
+
+    /// Lets a user in whom the client's certificate names.
+    async fn admit(&mut self, user: Vec<u8>) -> Verdict {
+        let asked = Instant::now();
+        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.peer);
+        let name = user.clone();
+        let admit = move || authenticator.admit(&name, client);
+        let outcome = match self.core.verifiers.run(admit).await {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Unavailable(error.to_string()),
+        };
+        self.judge(&user, asked, outcome).await
+    }
+
+    async fn judge(&mut self, user: &[u8], asked: Instant, outcome: Outcome) -> Verdict {
+        let outcome = match outcome {
             Outcome::Accepted(identity) => Ok(identity),
             Outcome::Refused(reason) => Err(reason),
             Outcome::Unavailable(error) => {
@@ -110,10 +135,10 @@ impl Connection {
         };
         let limits = self.core.settings().guard;
         let authenticator = &self.core.authenticator;
-        match authenticator.judge(&user, self.peer, outcome, &limits) {
+        match authenticator.judge(user, self.peer, outcome, &limits) {
             Ok(identity) => self.enter(identity).await,
             Err((reason, delay)) => {
-                let user = proto::printable(&user);
+                let user = proto::printable(user);
                 tracing::warn!(peer = %self.peer, user, %reason, "login refused");
                 // Counted from the question: the answer does not tell how long its making took.
                 self.wait_until(asked + delay).await;

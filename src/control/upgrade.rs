@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Connection, RECEIVE_BYTES};
 use crate::proto::line::LineDecoder;
-use crate::session::Session;
+use crate::session::{Event, Session};
 use crate::sys;
 use crate::tls::{SessionTls, Stream, TlsError};
 use crate::uring;
@@ -239,7 +239,13 @@ impl Connection {
                     let protocol = secured.stream.description();
                     let resumed = secured.stream.is_resumed();
                     let host = secured.stream.server_name();
-                    tracing::debug!(session, %peer, protocol, resumed, host, "TLS");
+                    let certified = secured.stream.client_names();
+                    let names = certified.as_ref().map(|names| names.join(" "));
+                    tracing::debug!(session, %peer, protocol, resumed, host, names, "TLS");
+                    if let Some(names) = certified {
+                        let names = names.into_iter().map(String::into_bytes).collect();
+                        self.event(Event::Certified(names));
+                    }
                 }
                 can_go_on || !self.input.is_empty()
             }

@@ -33,6 +33,8 @@ impl Code {
     pub const EXTENDED_PASSIVE: Self = Self(229);
     /// 230: logged in.
     pub const LOGGED_IN: Self = Self(230);
+    /// 232: logged in by what TLS has proved (RFC 2228 §3).
+    pub const AUTHORIZED: Self = Self(232);
     /// 234: the handshake may begin (RFC 2228 §3).
     pub const PROCEED: Self = Self(234);
     /// 250: done with a file.

@@ -40,11 +40,7 @@ impl Watched {
 }
 
 fn look(config: &Tls) -> Vec<Option<Look>> {
-    let files = config.certificates.iter();
-    files
-        .flat_map(|files| [&files.certificate, &files.key])
-        .map(|path| look_at(path))
-        .collect()
+    config.files().map(|path| look_at(path)).collect()
 }
 
 fn look_at(path: &Path) -> Option<Look> {

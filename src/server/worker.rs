@@ -15,14 +15,14 @@ use super::mailbox::{Message, Ports};
 use super::passive;
 use super::sessions;
 use crate::auth::Authenticator;
-use crate::config::{Config, TlsPolicy};
+use crate::config::{ClientLogin, Config, TlsPolicy};
 use crate::control::{Core, Parts, Phase, Register, Settings};
 use crate::data::active::{self, Active};
 use crate::data::lending::{Mailbox, Neighbours};
 use crate::data::pool::{PassiveListener, Pool};
 use crate::data::report::CoreReport;
 use crate::quota::Quotas;
-use crate::session::{self, Demands};
+use crate::session::{self, CertificateUse, Demands};
 use crate::sys;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
@@ -228,6 +228,11 @@ fn settings(config: &Config, tls: Option<Arc<Tls>>) -> Settings {
                 login: config.tls.is_required(),
                 data: config.tls.policy == TlsPolicy::RequireData,
                 clear: config.tls.clear_commands,
+                certificate: match config.tls.client_login {
+                    ClientLogin::Password => CertificateUse::None,
+                    ClientLogin::Name => CertificateUse::Name,
+                    ClientLogin::Certificate => CertificateUse::Login,
+                },
             },
             greeting: config.server.greeting.clone(),
         }),

@@ -12,6 +12,9 @@ use crate::proto::path::VirtualPath;
 pub enum Action {
     /// Check a password and open the user's tree; answered by `Verified`.
     Verify(Credentials),
+    /// Open the tree of this user, whom the client's certificate names, if the user may log in; answered by
+    /// `Verified`.
+    Admit(Vec<u8>),
     /// Do something in the user's tree; answered by `Answered`.
     Ask(Request),
     /// Send a listing over the control connection (STAT with a name, RFC 959 §4.1.3); answered by

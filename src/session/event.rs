@@ -13,7 +13,10 @@ pub enum Event<'a> {
     Line(&'a [u8]),
     /// A control line longer than the limit; it has been skipped up to its end.
     LineTooLong,
-    /// The answer to [`Action::Verify`](super::Action::Verify).
+    /// The client has shown a certificate that is good, and that names these.
+    Certified(Box<[Vec<u8>]>),
+    /// The answer to [`Action::Verify`](super::Action::Verify) or to
+    /// [`Action::Admit`](super::Action::Admit).
     Verified(Verdict),
     /// The answer to [`Action::Ask`](super::Action::Ask).
     Answered(Result<Answer, Failure>),

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::action::Credentials;
 use super::event::Verdict;
-use super::protection::Protection;
+use super::protection::{CertificateUse, Protection};
 use super::{Action, DEFAULT_HASH, Login, Question, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::command::{Command, Verb};
@@ -63,6 +63,22 @@ impl Session {
                     );
                     return None;
                 }
+                let certified = self.certified.as_deref();
+                let is_named = certified.map(|names| names.iter().any(|other| other == name));
+                match (self.limits.tls.certificate, is_named) {
+                    (CertificateUse::Name, Some(false)) => {
+                        self.say(
+                            Code::NOT_LOGGED_IN,
+                            "The client's certificate is not that of this user.",
+                        );
+                        return None;
+                    }
+                    (CertificateUse::Login, Some(true)) => {
+                        self.login = Login::Admitting(name.to_vec());
+                        return Some(Action::Admit(name.to_vec()));
+                    }
+                    _ => {}
+                }
                 self.login = Login::Named(name.to_vec());
                 self.say(Code::NEED_PASSWORD, "Please specify the password.");
                 None
@@ -83,6 +99,7 @@ impl Session {
                 // RFC 4217 §11: REIN ends TLS. Where it comes first, it is there from the beginning.
                 match was_protected && !self.client.implicit_tls {
                     true => {
+                        self.certified = None;
                         self.protection = Protection::new(false);
                         Some(Action::ClearAndReset)
                     }
@@ -106,7 +123,7 @@ impl Session {
                 self.say(Code::SUPERFLUOUS, "Already logged in.");
                 None
             }
-            Login::Start | Login::Verifying(_) => {
+            Login::Start | Login::Verifying(_) | Login::Admitting(_) => {
                 self.say(Code::BAD_SEQUENCE, "Log in with USER first.");
                 None
             }
@@ -114,15 +131,18 @@ impl Session {
     }
 
     pub(super) fn verified(&mut self, verdict: Verdict) -> Option<Action> {
-        let Login::Verifying(user) = mem::replace(&mut self.login, Login::Start) else {
-            return None;
+        let (user, code, text) = match mem::replace(&mut self.login, Login::Start) {
+            Login::Verifying(user) => (user, Code::LOGGED_IN, "Login successful."),
+            // RFC 2228 §3, RFC 4217 §5: no password is needed.
+            Login::Admitting(user) => (user, Code::AUTHORIZED, "Logged in by certificate."),
+            _ => return None,
         };
         match verdict {
             Verdict::Accepted(rights) => {
                 let user = user.into();
                 self.login = Login::In { user, rights };
                 self.attempts = 0;
-                self.say(Code::LOGGED_IN, "Login successful.");
+                self.say(code, text);
                 None
             }
             Verdict::Refused => {

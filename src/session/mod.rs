@@ -39,7 +39,7 @@ use std::time::Duration;
 
 pub use action::Action;
 pub use event::Event;
-pub use protection::Demands;
+pub use protection::{CertificateUse, Demands};
 
 use crate::proto::argument::{HashAlgorithm, TypeCode};
 use crate::proto::command::{self, Command, Verb};
@@ -90,6 +90,8 @@ pub struct Session {
     epsv_all: bool,
     umask: Umask,
     protection: Protection,
+    /// Whom the client's certificate names, if it has shown one.
+    certified: Option<Box<[Vec<u8>]>>,
     idle_timeout: Duration,
     facts: FactSet,
     hash: HashAlgorithm,
@@ -135,6 +137,8 @@ enum Login {
     Named(Vec<u8>),
     /// The authenticator has been asked.
     Verifying(Vec<u8>),
+    /// The same, of a user whom the client's certificate names.
+    Admitting(Vec<u8>),
     /// The user may work.
     In { user: Rc<[u8]>, rights: Arc<Rights> },
 }
@@ -196,6 +200,7 @@ impl Session {
             epsv_all: false,
             umask: None,
             protection: Protection::new(client.implicit_tls),
+            certified: None,
             facts: FactSet::default(),
             hash: DEFAULT_HASH,
             activity: Activity::Idle,
@@ -219,6 +224,10 @@ impl Session {
             Event::LineTooLong => {
                 self.rename_from = None;
                 self.say(Code::SYNTAX_ERROR, "Command line too long.");
+                None
+            }
+            Event::Certified(names) => {
+                self.certified = Some(names);
                 None
             }
             Event::Verified(verdict) => self.verified(verdict),

@@ -15,6 +15,20 @@ pub struct Demands {
     pub data: bool,
     /// The control connection may do without it after the login.
     pub clear: bool,
+    /// What a client's certificate is worth.
+    pub certificate: CertificateUse,
+}
+
+/// What a client's certificate is worth at the login.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum CertificateUse {
+    /// Nothing.
+    #[default]
+    None,
+    /// The user must be one whom it names.
+    Name,
+    /// A user whom it names needs no password.
+    Login,
 }
 
 /// What is protected in a session.
@@ -114,6 +128,7 @@ impl Session {
         }
         // RFC 2228 §3: whoever was logged in is not any more, since anybody may have sent that.
         self.reinitialize();
+        self.certified = None;
         self.deferred.clear();
         self.deferred_bytes = 0;
         self.protection = Protection {

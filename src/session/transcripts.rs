@@ -7,7 +7,7 @@
 //! | `> text` | the session asks for this action |
 //! | `< text` | what the world outside answers |
 //! | `@ text` | sets the stage: `login rw`, `login ro`, `login rw, /pub read-only, hide .*`, `client ADDRESS`, `no passive`, `no active`; |
-//! | | `tls optional`, `tls login`, `tls data`, `tls clear`; |
+//! | | `tls optional`, `tls login`, `tls data`, `tls clear`, `tls names`, `tls certificates`; |
 //! | | `repeat N line` sends it N times, `skip N reply` expects it N times, `flood` sends until cut off |
 //! | `# text` | a comment, mostly the paragraph that the lines below hold to |
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::action::{Action, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer};
 use super::event::{Answer, Event, Opened, Progress, Transferred, Verdict};
-use super::{Client, Demands, Limits, Session};
+use super::{CertificateUse, Client, Demands, Limits, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
@@ -157,6 +157,11 @@ impl Stage {
                     login: demands != "optional",
                     data: demands == "data",
                     clear: demands == "clear",
+                    certificate: match demands {
+                        "names" => CertificateUse::Name,
+                        "certificates" => CertificateUse::Login,
+                        _ => CertificateUse::None,
+                    },
                 };
                 *self = Self::new(
                     Limits { tls, ..limits() },
@@ -259,6 +264,10 @@ fn outside(stage: &mut Stage, text: &str) {
     }
     let event = match words[0] {
         "accepted" => Event::Verified(Verdict::Accepted(rights(words[1]))),
+        "certified" => {
+            let names = words[1..].iter().map(|name| name.as_bytes().to_vec());
+            Event::Certified(names.collect())
+        }
         "refused" => Event::Verified(Verdict::Refused),
         "too-many" => Event::Verified(Verdict::TooMany),
         "unavailable" => Event::Verified(Verdict::Unavailable),
@@ -344,6 +353,7 @@ fn describe(action: &Action) -> String {
             escape(&credentials.user),
             escape(&credentials.password)
         ),
+        Action::Admit(user) => format!("admit {}", escape(user)),
         Action::Ask(request) => describe_request(request),
         Action::ListHere(listing) => format!("list here {}", describe_listing(listing)),
         Action::OpenPassive { .. } => "open passive".to_owned(),

@@ -10,15 +10,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, SignatureAlgorithm};
+use rustls::{InconsistentKeys, RootCertStore, SignatureAlgorithm};
 use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::CertificateFiles;
+use crate::config::{self, CertificateFiles, ClientCertificates};
 
 /// Why a certificate cannot be used. The texts say what to change.
 #[derive(Debug, Error)]
@@ -207,6 +208,65 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         .filter_map(|name| name.as_str().ok())
         .map(str::to_ascii_lowercase)
         .collect()
+}
+
+/// What decides whether a client's certificate is good.
+pub(super) fn client_verifier(
+    config: &config::Tls,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
+    let Some(path) = &config.client_ca else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    if config.client_certificates == ClientCertificates::Off {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    }
+    let malformed = |path: &Path, reason: String| CertificateError::Malformed {
+        path: path.to_owned(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read(path)?.0) {
+        let certificate = certificate.map_err(|error| malformed(path, error.to_string()))?;
+        let added = roots.add(certificate);
+        added.map_err(|error| malformed(path, error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(CertificateError::NoCertificate(path.clone()));
+    }
+    let mut lists = Vec::new();
+    for path in &config.client_crls {
+        for list in CertificateRevocationListDer::pem_slice_iter(&read(path)?.0) {
+            lists.push(list.map_err(|error| malformed(path, error.to_string()))?);
+        }
+    }
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .with_crls(lists)
+            .only_check_end_entity_revocation();
+    if config.client_certificates == ClientCertificates::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    let verifier = builder.build();
+    verifier.map_err(|error| malformed(path, format!("client_ca and client_crls: {error}")))
+}
+
+/// Whom a certificate names: by its common name and its e-mail addresses.
+pub(super) fn subjects(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let common = parsed.subject().iter_common_name();
+    let common = common.filter_map(|name| name.as_str().ok());
+    let mut names: Vec<String> = common.map(str::to_owned).collect();
+    if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
+        for name in &alternative.value.general_names {
+            if let GeneralName::RFC822Name(address) = name {
+                names.push((*address).to_owned());
+            }
+        }
+    }
+    names
 }
 
 /// Chooses a certificate for a client.

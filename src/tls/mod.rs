@@ -16,13 +16,14 @@ use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 
 pub use certificates::CertificateError;
 pub use resumption::Keys;
 pub use stream::{Stream, TlsError};
 
-use crate::config::{self, DataResumption, TlsVersion};
-use certificates::{Certificate, Resolver};
+use crate::config::{self, ClientCertificates, DataResumption, TlsVersion};
+use certificates::{Certificate, Resolver, client_verifier};
 use resumption::Face;
 
 /// What is needed to serve TLS: certificates, keys, rules.
@@ -30,6 +31,8 @@ use resumption::Face;
 pub struct Tls {
     /// Of control connections; what is particular to a session is set in a copy.
     config: ServerConfig,
+    /// Clients show certificates.
+    asks_clients: bool,
     keys: Arc<Keys>,
     data_resumption: DataResumption,
     handshake_timeout: Duration,
@@ -55,13 +58,25 @@ impl Tls {
                 Err(error) => errors.push(error),
             }
         }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
+        let verifier = client_verifier(config, &keys.provider);
+        let verifier = match verifier {
+            Ok(verifier) if errors.is_empty() => verifier,
+            Ok(_) => return Err(errors),
+            Err(error) => {
+                errors.push(error);
+                return Err(errors);
+            }
+        };
         let now = SystemTime::now();
         let notes = loaded.iter().flat_map(|one| one.notes(now)).collect();
         Ok(Some(Self {
-            config: server_config(config.min_version, Resolver::new(loaded), &keys.provider),
+            config: server_config(
+                config.min_version,
+                verifier,
+                Resolver::new(loaded),
+                &keys.provider,
+            ),
+            asks_clients: config.client_certificates != ClientCertificates::Off,
             keys: Arc::clone(keys),
             data_resumption: config.data_resumption,
             handshake_timeout: config.handshake_timeout,
@@ -105,7 +120,12 @@ impl SessionTls {
     /// # Errors
     /// None that is known.
     pub fn control(&self) -> Result<Stream, TlsError> {
-        let config = self.config(Face::control(&self.tls.keys, self.number));
+        // A certificate may have been revoked since an earlier session began.
+        let face = match self.tls.asks_clients {
+            true => Face::data(&self.tls.keys, self.number),
+            false => Face::control(&self.tls.keys, self.number),
+        };
+        let config = self.config(face);
         Stream::new(Arc::new(config))
     }
 
@@ -175,6 +195,7 @@ impl DataTls {
 
 fn server_config(
     min_version: TlsVersion,
+    verifier: Arc<dyn ClientCertVerifier>,
     resolver: Resolver,
     provider: &Arc<CryptoProvider>,
 ) -> ServerConfig {
@@ -186,7 +207,7 @@ fn server_config(
         .with_protocol_versions(versions)
         // The provider has cipher suites of both versions.
         .expect("cipher suites for every version")
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(resolver));
     // A client that means to speak something else, as a browser that was led here, is refused in the
     // handshake (ALPACA). Most FTP clients name no protocol.

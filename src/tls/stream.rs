@@ -7,6 +7,8 @@ use std::sync::Arc;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use thiserror::Error;
 
+use super::certificates::subjects;
+
 /// What is wrong with what the peer sent.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[error(transparent)]
@@ -120,6 +122,12 @@ impl Stream {
     /// The host name that the client asked for.
     pub fn server_name(&self) -> Option<&str> {
         self.0.server_name()
+    }
+
+    /// Whom the client's certificate names, if it has shown one.
+    pub fn client_names(&self) -> Option<Vec<String>> {
+        let chain = self.0.peer_certificates()?;
+        chain.first().map(subjects)
     }
 
     /// Version and cipher suite, for the log.

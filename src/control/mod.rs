@@ -69,7 +69,7 @@ pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<
         connection.close().await;
         tracing::info!(
             session = connection.card.id(),
-            peer = %connection.peer,
+            peer = %connection.card.peer(),
             user = connection.session.user().map(proto::printable),
             seconds = connection.card.started().elapsed().as_secs(),
             "session ended"
@@ -83,7 +83,6 @@ struct Connection {
     socket: Fd,
     /// What is seen of it from outside.
     card: Rc<Card>,
-    peer: IpAddr,
     /// The address at which the client reached the server, as it sees it.
     reached: IpAddr,
     listener: usize,
@@ -158,7 +157,6 @@ impl Connection {
             card,
             core,
             socket: Rc::new(arrival.socket),
-            peer,
             reached: arrival.reached.unwrap_or_else(|| local.ip()).to_canonical(),
             listener: arrival.listener,
             receive: None,
@@ -326,7 +324,7 @@ impl Connection {
             self.core.throttle.hits.count(Limit::CommandsPerSecond);
             if tempo.is_news() {
                 let user = self.session.user().map(proto::printable);
-                tracing::warn!(peer = %self.peer, user, "commands come too fast and are slowed down");
+                tracing::warn!(peer = %self.card.peer(), user, "commands come too fast and are slowed down");
             }
         }
     }

@@ -114,7 +114,7 @@ impl Connection {
     /// Lets a user in whom the client's certificate names.
     async fn admit(&mut self, user: Vec<u8>) -> Verdict {
         let asked = Instant::now();
-        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.peer);
+        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.card.peer());
         let name = user.clone();
         let admit = move || authenticator.admit(&name, client);
         let outcome = match self.core.verifiers.run(admit).await {
@@ -129,17 +129,17 @@ impl Connection {
             Outcome::Accepted(identity) => Ok(identity),
             Outcome::Refused(reason) => Err(reason),
             Outcome::Unavailable(error) => {
-                tracing::error!(peer = %self.peer, error, "logins cannot be verified");
+                tracing::error!(peer = %self.card.peer(), error, "logins cannot be verified");
                 return Verdict::Unavailable;
             }
         };
         let limits = self.core.settings().guard;
         let authenticator = &self.core.authenticator;
-        match authenticator.judge(user, self.peer, outcome, &limits) {
+        match authenticator.judge(user, self.card.peer(), outcome, &limits) {
             Ok(identity) => self.enter(identity).await,
             Err((reason, delay)) => {
                 let user = proto::printable(user);
-                tracing::warn!(peer = %self.peer, user, %reason, "login refused");
+                tracing::warn!(peer = %self.card.peer(), user, %reason, "login refused");
                 // Counted from the question: the answer does not tell how long its making took.
                 self.wait_until(asked + delay).await;
                 Verdict::Refused
@@ -150,7 +150,7 @@ impl Connection {
     /// Who it is, from memory if possible, otherwise from a worker.
     async fn identify(&self, credentials: Credentials) -> Outcome {
         let Credentials { user, password } = credentials;
-        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.peer);
+        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.card.peer());
         if let Some(outcome) = authenticator.verify_at_once(&user, &password, client) {
             return outcome;
         }
@@ -190,7 +190,7 @@ impl Connection {
             settings.session_rates,
         );
         if member.is_none() {
-            tracing::warn!(peer = %self.peer, user = name, "login refused: too many sessions");
+            tracing::warn!(peer = %self.card.peer(), user = name, "login refused: too many sessions");
             return Verdict::TooMany;
         }
         match self
@@ -201,7 +201,7 @@ impl Connection {
         {
             Ok(opened) => {
                 let session = self.card.id();
-                tracing::info!(session, peer = %self.peer, user = name, "login");
+                tracing::info!(session, peer = %self.card.peer(), user = name, "login");
                 Counts::add(&self.core.authenticator.counts().accepted);
                 let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
                 self.member = member;
@@ -340,8 +340,8 @@ impl Connection {
         ) else {
             return Err(Failure::NoPassivePort);
         };
-        let announce = addressing.announce(self.peer);
-        let is_outside = announce.is_outside(self.peer);
+        let announce = addressing.announce(self.card.peer());
+        let is_outside = announce.is_outside(self.card.peer());
         let address = match announce {
             Announce::Address(address) if is_outside => *address,
             Announce::Name(name) if is_outside && !extended => match core.address_of(name) {
@@ -355,13 +355,13 @@ impl Connection {
         };
         let request = PortRequest {
             pool: *pool,
-            client: self.peer,
+            client: self.card.peer(),
             // Where it connects to what stands before this host, the address here is another one.
             local: (!is_outside).then_some(self.reached),
             extended,
         };
         let reservation = core.pool.reserve(request).await?;
-        let port = addressing.external_port(announce, self.peer, reservation.port());
+        let port = addressing.external_port(announce, self.card.peer(), reservation.port());
         self.reservation = Some(reservation);
         Ok(SocketAddr::new(address, port))
     }
@@ -403,7 +403,7 @@ impl Connection {
         };
         let pace = core
             .throttle
-            .pace(self.peer, self.member.as_ref(), direction);
+            .pace(self.card.peer(), self.member.as_ref(), direction);
         let future = {
             let shared = Rc::clone(&shared);
             async move {

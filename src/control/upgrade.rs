@@ -232,7 +232,7 @@ impl Connection {
         if self.input.capacity() > INPUT_BYTES_KEPT {
             self.input = Vec::new();
         }
-        let (session, peer) = (self.card.id(), self.peer);
+        let (session, peer) = (self.card.id(), self.card.peer());
         match secured.open(&mut self.input) {
             Ok(can_go_on) => {
                 if was_handshaking && !secured.stream.is_handshaking() {

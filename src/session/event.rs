@@ -14,7 +14,7 @@ pub enum Event<'a> {
     /// A control line longer than the limit; it has been skipped up to its end.
     LineTooLong,
     /// The client has shown a certificate that is good, and that names these.
-    Certified(Box<[Vec<u8>]>),
+    Certified(Vec<Vec<u8>>),
     /// The answer to [`Action::Verify`](super::Action::Verify) or to
     /// [`Action::Admit`](super::Action::Admit).
     Verified(Verdict),

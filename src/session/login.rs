@@ -63,8 +63,8 @@ impl Session {
                     );
                     return None;
                 }
-                let certified = self.certified.as_deref();
-                let is_named = certified.map(|names| names.iter().any(|other| other == name));
+                let certified = self.certified.as_ref();
+                let is_named = certified.map(|it| it.names.iter().any(|other| other == name));
                 match (self.limits.tls.certificate, is_named) {
                     (CertificateUse::Name, Some(false)) => {
                         self.say(

@@ -31,6 +31,13 @@ pub enum CertificateUse {
     Login,
 }
 
+/// A client that has shown a certificate.
+#[derive(Debug)]
+pub(super) struct Certified {
+    /// Whom it names.
+    pub(super) names: Vec<Vec<u8>>,
+}
+
 /// What is protected in a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Protection {

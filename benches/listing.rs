@@ -52,7 +52,9 @@ async fn measure(
     argument: &str,
     rounds: u64,
 ) -> Duration {
-    let root = Root::open(folder, Files::default()).await.expect("a root");
+    let root = Root::open(folder, Files::default(), None)
+        .await
+        .expect("a root");
     let workers = Workers::start("listing", 1, 16).expect("a worker");
     let argument = ListArgument::parse(argument.as_bytes());
     let mut buffer = Vec::with_capacity(64 * 1024);

@@ -38,7 +38,7 @@ fn uploads(criterion: &mut Criterion) {
 }
 
 async fn measure(folder: &Path, settings: Files, is_new: bool, rounds: u64) -> Duration {
-    let root = Root::open(folder, settings).await.expect("a root");
+    let root = Root::open(folder, settings, None).await.expect("a root");
     let path = VirtualPath::root().join(b"file").expect("a path");
     let mut spent = Duration::ZERO;
     for _ in 0..rounds {

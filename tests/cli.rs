@@ -77,6 +77,24 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_meant() {
         ),
         (&["user", "add", "ftp", "--root", "/"], "anonymous access"),
         (&["user", "add", "alice"], "--root"),
+        (&["user", "set", "alice", "quota"], "not KEY=VALUE"),
+        (&["user", "set", "alice", "password=x"], "user passwd"),
+        (
+            &["user", "list", "--store", "database"],
+            "set users.database",
+        ),
+        (
+            &["user", "list", "--file", "/x", "--database", "sqlite:/y"],
+            "say by --store",
+        ),
+        (
+            &["user", "list", "--database", "postgresql://a:secret@b/c"],
+            "a password does not belong here",
+        ),
+        (
+            &["user", "copy", "--from", "file", "--to", "file"],
+            "are the same",
+        ),
     ] {
         let run = ringftpd(args, "");
         assert_eq!(

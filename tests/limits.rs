@@ -5,11 +5,13 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, PASSWORD, Setup, TestServer, Way, eventually, noise, read_all};
+use common::{Client, PASSWORD, Setup, TestServer, Way, eventually, noise, program, read_all, run};
+use nix::sys::signal::Signal;
 
 const KIB: usize = 1024;
 
@@ -27,6 +29,14 @@ fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let done = work();
     (start.elapsed(), done)
+}
+
+/// What `ringftpd quota` says.
+fn quota(server: &TestServer, arguments: &[&str]) -> String {
+    let mut command = Command::new(program());
+    command.arg("quota").args(arguments).arg("--socket");
+    let output = run(command.arg(server.folder().join("admin.sock"))).success();
+    String::from_utf8(output).expect("UTF-8")
 }
 
 /// A value of the metrics.
@@ -298,4 +308,53 @@ fn uploads_leave_so_much_space_free() {
     server.set("files.min_free", "\"1 MiB\"");
     server.reload().success();
     client.stor("new", &noise(3_000 * KIB, 1));
+}
+
+#[test]
+fn a_volume_is_moved_once_by_all_sessions_and_then_refused() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("volume = \"1 MB\"\nvolume_up = \"100 kB\"");
+    let mut server = setup.start();
+    let big = vec![7; 600_000];
+    fs::write(server.folder().join("alice/big"), &big).expect("written");
+    let mut one = Client::login_as(server.address(), "alice");
+    let mut two = Client::login_as(server.address(), "alice");
+    one.stor("up", &[1; 80_000]);
+    // The rest of what may go up is less than this.
+    let mut data = two.begin(Way::Epsv, "STOR more");
+    let _ = data.write_all(&[2; 60_000]);
+    drop(data);
+    let reply = two.reply(552);
+    assert_eq!(
+        reply.text(),
+        "552 Your transfer volume of this period is used up."
+    );
+    assert!(!server.folder().join("alice/more").exists());
+    assert_eq!(one.retr("big"), big);
+    let listed = quota(&server, &["list"]);
+    assert!(listed.contains("600000"), "{listed}");
+    assert_eq!(two.list("NLST").len(), 2);
+    // What is left is not the whole file: it breaks off, and the next one does not begin.
+    let mut data = two.begin(Way::Epsv, "RETR big");
+    // Reset, so that no client takes it for the whole.
+    let mut got = Vec::new();
+    let _ = data.read_to_end(&mut got);
+    two.reply(552);
+    assert!(got.len() <= 300_000 && got == big[..got.len()]);
+    two.passive(Way::Epsv);
+    two.expect("RETR big", 552);
+    // Listings go on.
+    assert_eq!(two.list("NLST").len(), 2);
+    let refused = "ringftpd_limit_hits_total{limit=\"volume\"}";
+    assert!(metric(&server, refused) >= 3.0);
+    // What was moved is still known after the server's end.
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait_for_exit().success());
+    let server = server.start_again();
+    let mut again = Client::login_as(server.address(), "alice");
+    again.passive(Way::Epsv);
+    again.expect("RETR big", 552);
+    quota(&server, &["reset", "alice"]);
+    assert_eq!(again.retr("big"), big);
 }

@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -313,4 +314,63 @@ fn a_reload_changes_the_limits_of_the_guard() {
     assert!(!is_let_in(&mut client(&server, 2), "alice", "wrong"));
     assert!(!is_let_in(&mut client(&server, 2), "alice", PASSWORD));
     assert_eq!(logins(&server).locked_out, 1);
+}
+
+/// Writes a program that answers logins with what the script echoes.
+fn hook(setup: Setup, script: &str) -> Setup {
+    let path = setup.folder().join("hook");
+    fs::write(&path, format!("#!/bin/sh\nread question\n{script}\n")).expect("written");
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(&path, mode).expect("changed");
+    setup
+        .set("users.enabled", true)
+        .set("users.program", format!("{path:?}"))
+}
+
+#[test]
+fn sources_are_asked_in_order_and_the_first_that_knows_a_name_decides() {
+    let script = r#"
+echo "$question" >>questions
+case "$question" in
+*'"user":"alice"'*|*'"password":"hooked"'*) echo '{"result": "accepted", "user": {"root": "/"}}' ;;
+*'"user":"bob"'*) echo '{"result": "refused"}' ;;
+*) echo '{"result": "unknown"}' ;;
+esac"#;
+    let setup = setup().user("alice", "read-only");
+    let asked = setup.folder().join("questions");
+    let script = script.replace("questions", asked.to_str().expect("UTF-8"));
+    let server = hook(setup, &script)
+        .set("users.sources", "[\"file\", \"program\"]")
+        .start();
+    let mut client = client(&server, 1);
+    // The file knows alice, whatever the program would say.
+    assert!(!is_let_in(&mut client, "alice", "hooked"));
+    assert!(!is_let_in(&mut client, "bob", "x"));
+    assert!(!is_let_in(&mut client, "carol", "x"));
+    let questions = fs::read_to_string(&asked).expect("questions");
+    assert!(!questions.contains("alice"), "{questions}");
+    assert_eq!(questions.lines().count(), 2, "{questions}");
+    assert!(is_let_in(&mut client, "carol", "hooked"));
+    assert_eq!(
+        client.expect("PWD", 257).text(),
+        "257 \"/\" is the current directory."
+    );
+    // Remembered: the program is not asked again.
+    client.expect("REIN", 220);
+    assert!(is_let_in(&mut client, "carol", "hooked"));
+    let questions = fs::read_to_string(&asked).expect("questions");
+    assert_eq!(questions.lines().count(), 3, "{questions}");
+    client.expect("REIN", 220);
+    assert!(is_let_in(&mut client, "alice", PASSWORD));
+}
+
+#[test]
+fn a_source_that_cannot_answer_lets_nobody_in_and_the_log_says_why() {
+    let server = hook(setup().user("alice", "read-only"), "exit 7")
+        .set("users.sources", "[\"program\", \"file\"]")
+        .start();
+    let mut client = client(&server, 1);
+    client.expect("USER alice", 331);
+    client.expect(format!("PASS {PASSWORD}"), 421);
+    server.wait_for_log("exit status: 7");
 }

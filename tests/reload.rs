@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -215,9 +216,9 @@ fn a_configuration_that_is_wrong_changes_nothing() {
 fn what_takes_a_restart_is_named() {
     let (mut server, ..) = with_room(8);
     server.set("limits.sessions_waiting", 7);
-    server.set("log.level", "\"debug\"");
+    server.set("log.format", "\"json\"");
     let told = String::from_utf8(server.reload().success()).expect("text");
-    let expected = "takes a restart, and is as before: limits.sessions_waiting, log";
+    let expected = "takes a restart, and is as before: limits.sessions_waiting, log.format";
     assert!(told.contains(expected), "{told}");
 }
 
@@ -309,4 +310,32 @@ fn what_does_not_suit_the_cores_that_run_is_refused() {
         assert!(told.err.contains(part), "no {part:?} in {}", told.err);
     }
     assert!((first..first + 8).all(listens));
+}
+
+#[test]
+fn the_log_says_more_and_passwords_have_more_threads_after_a_reload() {
+    let mut server = Setup::new().user("alice", "read-only").start();
+    let verifiers = |server: &TestServer| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("proc(5)");
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.trim_end() == "verify").count()
+    };
+    assert_eq!(verifiers(&server), 2);
+    server.set("users.hash_threads", 5);
+    server.set("log.level", "\"warn\"");
+    server.reload().success();
+    assert_eq!(verifiers(&server), 5);
+    let before = server.log().lines().count();
+    Client::login_as(server.address(), "alice").expect("QUIT", 221);
+    server.set("users.hash_threads", 1);
+    server.set("log.level", "\"info\"");
+    server.reload().success();
+    eventually("one thread", || verifiers(&server) == 1);
+    Client::login_as(server.address(), "alice").expect("QUIT", 221);
+    server.wait_for_log("session ended");
+    let log = server.log();
+    let since: Vec<&str> = log.lines().skip(before).collect();
+    let logins = since.iter().filter(|line| line.contains(" login ")).count();
+    assert_eq!(logins, 1, "{since:#?}");
 }

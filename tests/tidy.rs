@@ -19,7 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &["proto"]),
     ("auth", &["config", "proto", "sys"]),
     ("quota", &["config", "proto", "sys"]),
-    ("throttle", &["config", "proto"]),
+    ("throttle", &["config", "proto", "quota"]),
     ("tls", &["config"]),
     ("storage", &["config", "proto", "quota", "sys", "uring"]),
     ("data", &["config", "proto", "sys", "uring"]),

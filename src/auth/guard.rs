@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Reason;
-use super::name::UserName;
+use super::name::QualifiedName;
 use super::recent::Recent;
 use crate::config::GuardLimits;
 use crate::proto::network;
@@ -18,9 +18,9 @@ use crate::proto::network;
 #[derive(Debug)]
 pub(super) struct Guard {
     clients: Recent<IpAddr, Failures>,
-    users: Recent<UserName, Failures>,
+    users: Recent<QualifiedName, Failures>,
     /// When a user last logged in from a network.
-    good: Recent<(IpAddr, UserName), Instant>,
+    good: Recent<(IpAddr, QualifiedName), Instant>,
 }
 
 /// The failures of one client, or those with one name.
@@ -53,7 +53,7 @@ impl Guard {
     pub(super) fn locked(
         &self,
         client: IpAddr,
-        user: Option<&UserName>,
+        user: Option<&QualifiedName>,
         now: Instant,
     ) -> Option<Reason> {
         let client = network::of_client(client);
@@ -72,7 +72,7 @@ impl Guard {
     pub(super) fn failed(
         &mut self,
         client: IpAddr,
-        user: Option<&UserName>,
+        user: Option<&QualifiedName>,
         limits: &GuardLimits,
         now: Instant,
     ) -> Consequence {
@@ -100,12 +100,12 @@ impl Guard {
 
     /// Notes that a user has logged in from here. Takes no failure back: otherwise whoever has one
     /// account could try the passwords of others without end.
-    pub(super) fn accepted(&mut self, client: IpAddr, user: &UserName, now: Instant) {
+    pub(super) fn accepted(&mut self, client: IpAddr, user: &QualifiedName, now: Instant) {
         let key = (network::of_client(client), user.clone());
         *self.good.entry(&key, || now) = now;
     }
 
-    fn is_good(&self, client: IpAddr, user: &UserName, now: Instant) -> bool {
+    fn is_good(&self, client: IpAddr, user: &QualifiedName, now: Instant) -> bool {
         let last = self.good.get(&(client, user.clone()));
         last.is_some_and(|last| now.saturating_duration_since(*last) < GOOD_FOR)
     }
@@ -178,8 +178,8 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn name(text: &str) -> UserName {
-        UserName::parse(text.as_bytes()).expect("a name")
+    fn name(text: &str) -> QualifiedName {
+        QualifiedName::new("", text)
     }
 
     fn seconds(seconds: u64) -> Duration {

@@ -9,7 +9,7 @@ use super::name::UserName;
 use super::password::StoredHash;
 use super::users::User;
 use super::validity::Validity;
-use crate::config::{Allowance, QuotaLimits, Rates};
+use crate::config::{Allowance, QuotaLimits, Rates, VolumeLimits};
 use crate::proto::rights::RightSet;
 
 /// What kind of file it is.
@@ -106,6 +106,7 @@ impl Account {
             folders: Arc::default(),
             allowance: self.allowance,
             validity: Validity::default(),
+            system: None,
         })
     }
 }
@@ -162,6 +163,7 @@ fn pure_ftpd(line: &str, dropped: &mut BTreeMap<&'static str, usize>) -> Result<
                 up: up.and_then(NonZeroU64::new),
             },
             sessions: sessions.and_then(|sessions| u32::try_from(sessions).ok()),
+            volume: VolumeLimits::default(),
         },
         ..Account::new(name, hash(text)?)
     };

@@ -1,4 +1,4 @@
-//! Who a client is: anonymous, or a virtual user with a password.
+//! Who a client is: anonymous, or a user with a password whom one of several sources knows.
 //!
 //! Verifying a password takes tens of milliseconds and 19 MiB of memory on purpose, so
 //! [`Authenticator::verify`] belongs on a worker thread, never on a core. What a stranger can
@@ -6,16 +6,24 @@
 //! all get the same answer.
 
 mod counts;
-pub mod edit;
+mod database;
 mod guard;
+mod helpers;
 pub mod import;
+mod keys;
 mod name;
+#[cfg(feature = "pam")]
+pub mod pam;
 mod password;
 mod recent;
 mod remembered;
+mod source;
+pub mod store;
+mod system;
 mod users;
 mod validity;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -26,21 +34,31 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use counts::Counts;
-pub use name::{NAME_LENGTH_MAX, NameError, UserName, is_anonymous};
+pub use database::Access;
+pub use helpers::Helpers;
+pub use keys::{keys_of, value_of};
+pub use name::{NAME_LENGTH_MAX, NameError, UserName, check_identity_name, is_anonymous};
 pub use password::{PASSWORD_LENGTH_MAX, PasswordError, StoredHash};
+pub use system::may_act_as_others;
 pub use users::{User, UserList};
 pub use validity::Validity;
 
-use crate::config::{self, Allowance, Folder, GuardLimits, QuotaLimits};
+use crate::config::{self, Allowance, Config, Folder, GuardLimits, QuotaLimits, SourceKind};
 use crate::proto::rights::Rights;
+use crate::sys::ids::Ids;
 use guard::Guard;
+use name::QualifiedName;
 use remembered::Remembered;
-use users::UsersFile;
+use source::{
+    Found, Hashed, Http, Login, Member, OfDatabase, OfFile, Program, Shadow, Source, UsersFile,
+};
+use system::SystemAccounts;
 
 /// Who logged in, and what is theirs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// The name; `anonymous` for all who came without an account.
+    /// The name; `anonymous` for all who came without an account. On a virtual host its name stands
+    /// before it: `shop/alice`.
     pub name: String,
     /// The directory that they see as `/`; absolute.
     pub root: PathBuf,
@@ -52,6 +70,27 @@ pub struct Identity {
     pub folders: Arc<[Folder]>,
     /// What all the user's sessions may take together; `None`, for anonymous ones: as configured.
     pub allowance: Option<Allowance>,
+    /// The account of this host by which the kernel judges them; `None`: that of the server.
+    pub account: Option<Arc<Ids>>,
+}
+
+/// Who a client says it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'c> {
+    /// The virtual host that it wants, by the name of its section; empty: the server itself.
+    pub host: &'c str,
+    /// What USER said.
+    pub user: &'c [u8],
+    /// Where it is.
+    pub client: IpAddr,
+}
+
+impl Claim<'_> {
+    /// What failures are counted for; `None`: no user can have that name.
+    fn qualified(&self) -> Option<QualifiedName> {
+        let name = UserName::parse(self.user).ok()?;
+        Some(QualifiedName::new(self.host, name.as_str()))
+    }
 }
 
 /// The verdict on a name and a password.
@@ -73,7 +112,7 @@ pub enum Reason {
     UnknownUser,
     /// The password is another one.
     WrongPassword,
-    /// The account has `enabled = false`.
+    /// The account has `enabled = false`, or the host has locked it.
     Disabled,
     /// The account has expired.
     Expired,
@@ -81,6 +120,14 @@ pub enum Reason {
     WrongNetwork,
     /// The account's `hours` do not have this moment.
     OutsideHours,
+    /// The password of the host's account is to be changed first.
+    PasswordExpired,
+    /// The host's account has a shell that is not in /etc/shells.
+    NoShell,
+    /// The host's account is in /etc/ftpusers.
+    NotByFtp,
+    /// The host's account is root, or a service's: its uid is too low.
+    ServiceAccount,
     /// The client has failed too often.
     ClientLocked,
     /// Too many logins with this name have failed, and the client is a stranger.
@@ -104,6 +151,10 @@ impl fmt::Display for Reason {
             Self::Expired => "expired",
             Self::WrongNetwork => "wrong-network",
             Self::OutsideHours => "outside-hours",
+            Self::PasswordExpired => "password-expired",
+            Self::NoShell => "no-shell",
+            Self::NotByFtp => "not-by-ftp",
+            Self::ServiceAccount => "service-account",
             Self::ClientLocked => "client-locked-out",
             Self::UserLocked => "user-locked-out",
         })
@@ -114,56 +165,150 @@ impl fmt::Display for Reason {
 #[derive(Debug)]
 pub struct Authenticator {
     /// What a reload replaces.
-    sources: Mutex<Arc<Sources>>,
+    hosts: Mutex<Arc<Hosts>>,
     guard: Mutex<Guard>,
     counts: Counts,
+    helpers: Helpers,
+}
+
+/// Where the users of each host come from, by the name of its section; that of the server is empty.
+type Hosts = HashMap<String, Arc<Sources>>;
+
+fn hosts(config: &Config, helpers: &Helpers) -> Hosts {
+    let mut databases = Vec::new();
+    let mut sources = |host: &str, anonymous, users| {
+        let sources = Sources::new(host, anonymous, users, helpers, &mut databases);
+        (host.to_owned(), Arc::new(sources))
+    };
+    let server = sources("", &config.anonymous, &config.users);
+    let others = config.hosts.iter();
+    let others = others.map(|host| sources(&host.name, &host.anonymous, &host.users));
+    others.chain([server]).collect()
 }
 
 /// Where users come from.
 #[derive(Debug)]
 struct Sources {
     anonymous: Option<Identity>,
-    users: Option<UsersFile>,
+    /// `None`: nobody but anonymous clients may log in.
+    users: Option<UserSources>,
+    system: SystemAccounts,
     remembered: Remembered,
 }
 
+/// Where users with passwords come from.
+#[derive(Debug)]
+struct UserSources {
+    /// Also what is the same for the users of all sources.
+    file: UsersFile,
+    /// In the order in which they are asked.
+    chain: Vec<Arc<dyn Source>>,
+    /// Whether the file is the first of them.
+    begins_with_file: bool,
+}
+
+impl UserSources {
+    /// `databases`: those that hosts before this one have; the same one is shared, with its connections.
+    #[cfg_attr(
+        not(feature = "pam"),
+        expect(unused_variables, reason = "PAM's is the only helper")
+    )]
+    fn new(users: &config::Users, helpers: &Helpers, databases: &mut Vec<Arc<OfDatabase>>) -> Self {
+        let chain = users.sources.iter().filter_map(|kind| {
+            let timeout = users.source_timeout;
+            Some::<Arc<dyn Source>>(match kind {
+                SourceKind::File => Arc::new(OfFile),
+                SourceKind::Program => Arc::new(Program::new(users.program.clone(), timeout)),
+                SourceKind::Http => Arc::new(Http::new(users.http.clone(), timeout)),
+                SourceKind::Shadow => Arc::new(Shadow::new(users)),
+                #[cfg(feature = "pam")]
+                SourceKind::Pam => Arc::new(source::Pam::new(users, helpers.pam.clone())),
+                // A configuration without its place is refused.
+                SourceKind::Database => OfDatabase::shared(Access::of(users)?, databases),
+            })
+        });
+        Self {
+            file: UsersFile::new(users.file.clone()),
+            chain: chain.collect(),
+            begins_with_file: users.sources.first() == Some(&SourceKind::File),
+        }
+    }
+
+    /// The hash to verify for a name that no source has, so that the time of a refusal does not tell
+    /// which names there are: one of the cost that most users' hashes have. Whoever has another one
+    /// stands out by the time, which no single choice can avoid; new passwords make all alike. It is
+    /// one of the users' own, as only that costs the same to the last byte.
+    fn nobody(&self, users: &UserList) -> StoredHash {
+        let usual = self.chain.iter().filter_map(|source| source.usual(users));
+        let most = usual.max_by_key(|(count, _)| *count);
+        most.map_or_else(StoredHash::of_nobody, |(_, hash)| hash)
+    }
+
+    /// Hashes a password that nobody has, for the time that it takes.
+    fn hash_for_nobody(&self, users: &UserList, password: &[u8]) {
+        // The result must be used, or the work could be optimised away.
+        std::hint::black_box(self.nobody(users).matches(password));
+    }
+}
+
 impl Sources {
-    fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    fn new(
+        host: &str,
+        anonymous: &config::Anonymous,
+        users: &config::Users,
+        helpers: &Helpers,
+        databases: &mut Vec<Arc<OfDatabase>>,
+    ) -> Self {
         let anonymous = anonymous.enabled.then(|| Identity {
-            name: name::ANONYMOUS.to_owned(),
+            name: QualifiedName::new(host, name::ANONYMOUS).into_string(),
             root: anonymous.root.clone(),
             rights: Arc::new(anonymous.rights.clone()),
             quota: anonymous.quota,
             folders: anonymous.folders.clone().into(),
             // A reload may change it.
             allowance: None,
+            account: None,
         });
         Self {
             anonymous,
+            system: SystemAccounts::new(users),
             remembered: Remembered::new(users.remember),
-            users: users.enabled.then(|| UsersFile::new(users.file.clone())),
+            users: users
+                .enabled
+                .then(|| UserSources::new(users, helpers, databases)),
         }
     }
 }
 
 impl Authenticator {
     /// Reads nothing yet: the users file may appear, change and vanish while the server runs.
-    pub fn new(anonymous: &config::Anonymous, users: &config::Users) -> Self {
+    pub fn new(config: &Config) -> Self {
+        Self::with_helpers(config, Helpers::default())
+    }
+
+    /// The same with processes that keep root.
+    pub fn with_helpers(config: &Config, helpers: Helpers) -> Self {
         Self {
-            sources: Mutex::new(Arc::new(Sources::new(anonymous, users))),
+            hosts: Mutex::new(Arc::new(hosts(config, &helpers))),
             guard: Mutex::new(Guard::new()),
             counts: Counts::default(),
+            helpers,
         }
     }
 
     /// Lets others log in from now on. What is known of those who guess stays known.
-    pub fn reload(&self, anonymous: &config::Anonymous, users: &config::Users) {
-        let sources = Arc::new(Sources::new(anonymous, users));
-        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+    pub fn reload(&self, config: &Config) {
+        let hosts = Arc::new(hosts(config, &self.helpers));
+        *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
-    fn sources(&self) -> Arc<Sources> {
-        Arc::clone(&self.sources.lock().unwrap_or_else(PoisonError::into_inner))
+    fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.hosts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The users of a host; `None`: a reload has taken it away.
+    fn sources(&self, host: &str) -> Option<Arc<Sources>> {
+        self.hosts().get(host).map(Arc::clone)
     }
 
     /// What has become of the logins so far.
@@ -173,26 +318,30 @@ impl Authenticator {
 
     /// The identity behind USER `anonymous` or `ftp`, in any case of letters, if anonymous access
     /// is on (RFC 1635). Neither hashes nor blocks.
-    pub fn anonymous(&self, user: &[u8]) -> Option<Identity> {
-        if is_anonymous(user) {
-            self.sources().anonymous.clone()
-        } else {
-            None
+    pub fn anonymous(&self, claim: Claim<'_>) -> Option<Identity> {
+        match is_anonymous(claim.user) {
+            true => self.sources(claim.host)?.anonymous.clone(),
+            false => None,
         }
     }
 
     /// What can be said at once, on a core: that the client or the name is locked out, or that the
     /// password was verified a while ago and nothing has changed since. `None`: ask
     /// [`Authenticator::verify`].
-    pub fn verify_at_once(&self, user: &[u8], password: &[u8], client: IpAddr) -> Option<Outcome> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+    pub fn verify_at_once(&self, claim: Claim<'_>, password: &[u8]) -> Option<Outcome> {
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         if let Some(reason) = self.guard().locked(client, name.as_ref(), now) {
             return Some(Outcome::Refused(reason));
         }
-        let sources = self.sources();
+        let sources = self.sources(claim.host)?;
+        let name = UserName::parse(claim.user).ok();
         let name = name.filter(|_| sources.remembered.is_on())?;
-        let (users, zone) = sources.users.as_ref()?.unchanged()?;
-        let found = users.get(&name)?;
+        let chain = sources.users.as_ref()?;
+        // Whoever comes before the file may know the name, too.
+        let (users, zone) = chain.begins_with_file.then(|| chain.file.unchanged())??;
+        // An account of this host is looked up off the core.
+        let found = users.get(&name).filter(|user| user.system.is_none())?;
         let stored = found.password.as_text();
         if !sources.remembered.holds(&name, password, stored, now) {
             return None;
@@ -200,76 +349,179 @@ impl Authenticator {
         // A refusal is left to the worker, which hashes nothing for it but takes the same way as others.
         found.validity.judge(client, Timestamp::now(), &zone).ok()?;
         Counts::add(&self.counts.remembered);
-        Some(Outcome::Accepted(found.identity()))
+        Some(Outcome::Accepted(found.identity().on(claim.host)))
     }
 
     /// Whether `password` is that of `user`, who may log in from `client` now. Blocks for a hash's time
-    /// and reads the users file when it has changed: call it on a worker.
-    pub fn verify(&self, user: &[u8], password: &[u8], client: IpAddr) -> Outcome {
-        if let Some(identity) = self.anonymous(user) {
+    /// and for what the sources take: call it on a worker.
+    pub fn verify(&self, claim: Claim<'_>, password: &[u8]) -> Outcome {
+        if let Some(identity) = self.anonymous(claim) {
             return Outcome::Accepted(identity);
         }
-        let sources = self.sources();
-        let Some(file) = &sources.users else {
+        let Some(sources) = self.sources(claim.host) else {
+            return Outcome::Unavailable(format!("there is no host {} any more", claim.host));
+        };
+        let client = claim.client;
+        let Some(chain) = &sources.users else {
             return Outcome::Refused(Reason::UnknownUser);
         };
-        let users = match file.current() {
+        let users = match chain.file.current() {
             Ok(users) => users,
             Err(reason) => return Outcome::Unavailable(reason),
         };
-        let known = UserName::parse(user).ok().and_then(|name| users.get(&name));
-        let Some(found) = known else {
-            // The time of a refusal must not tell which names exist.
-            Counts::add(&self.counts.hashes);
-            // The result must be used, or the work could be optimised away.
-            std::hint::black_box(users.nobody().matches(password));
-            return Outcome::Refused(Reason::UnknownUser);
+        let found = match UserName::parse(claim.user) {
+            Ok(name) => self.find(
+                &sources.remembered,
+                chain,
+                &Login {
+                    name: &name,
+                    password,
+                    client,
+                    host: claim.host,
+                    users: &users,
+                },
+            ),
+            Err(_) => Ok(Err(Reason::UnknownUser)),
         };
-        if !self.is_password_of(&sources.remembered, found, password) {
-            return Outcome::Refused(Reason::WrongPassword);
-        }
+        let Member {
+            identity,
+            validity,
+            system,
+        } = match found {
+            Ok(Ok(member)) => member,
+            Ok(Err(reason)) => {
+                if reason == Reason::UnknownUser {
+                    Counts::add(&self.counts.hashes);
+                    chain.hash_for_nobody(&users, password);
+                }
+                return Outcome::Refused(reason);
+            }
+            Err(reason) => return Outcome::Unavailable(reason),
+        };
         // Last, so that an account that is closed takes as long as one that is not.
-        let zone = TimeZone::system();
-        match found.validity.judge(client, Timestamp::now(), &zone) {
-            Ok(()) => Outcome::Accepted(found.identity()),
+        match validity.judge(client, Timestamp::now(), &TimeZone::system()) {
+            Ok(()) => match sources.system.complete(identity, system) {
+                Ok(identity) => Outcome::Accepted(identity.on(claim.host)),
+                Err(reason) => Outcome::Unavailable(reason),
+            },
             Err(reason) => Outcome::Refused(reason),
         }
     }
 
-    /// Whether `user`, whom something else than a password has proved, may log in from `client` now. May
-    /// read the users file: call it on a worker.
-    pub fn admit(&self, user: &[u8], client: IpAddr) -> Outcome {
-        let sources = self.sources();
-        let Some(file) = &sources.users else {
+    /// Whether this user, whom something else than a password has proved, may log in now. Only users of the
+    /// users file and of a database are known without a password. May wait for them: call it on a worker.
+    pub fn admit(&self, claim: Claim<'_>) -> Outcome {
+        let Some(sources) = self.sources(claim.host) else {
+            return Outcome::Unavailable(format!("there is no host {} any more", claim.host));
+        };
+        let (Some(chain), Ok(name)) = (&sources.users, UserName::parse(claim.user)) else {
             return Outcome::Refused(Reason::UnknownUser);
         };
-        let users = match file.current() {
+        let users = match chain.file.current() {
             Ok(users) => users,
             Err(reason) => return Outcome::Unavailable(reason),
         };
-        let known = UserName::parse(user).ok().and_then(|name| users.get(&name));
-        let Some(found) = known else {
-            return Outcome::Refused(Reason::UnknownUser);
+        let login = Login {
+            name: &name,
+            password: b"",
+            client: claim.client,
+            host: claim.host,
+            users: &users,
         };
-        match found
-            .validity
-            .judge(client, Timestamp::now(), &TimeZone::system())
-        {
-            Ok(()) => Outcome::Accepted(found.identity()),
-            Err(reason) => Outcome::Refused(reason),
+        let keeps_users = |kind| matches!(kind, SourceKind::File | SourceKind::Database);
+        let mut chain = chain.chain.iter();
+        let found = chain
+            .by_ref()
+            .filter(|source| keeps_users(source.kind()))
+            .map(|source| source.find(&login))
+            .find(|found| !matches!(found, Ok(Found::Unknown)));
+        let Member {
+            identity,
+            validity,
+            system,
+        } = match found {
+            Some(Ok(Found::User(user))) => user.member(),
+            Some(Err(reason)) => return Outcome::Unavailable(reason),
+            _ => return Outcome::Refused(Reason::UnknownUser),
+        };
+        if let Err(reason) = validity.judge(claim.client, Timestamp::now(), &TimeZone::system()) {
+            return Outcome::Refused(reason);
+        }
+        match sources.system.complete(identity, system) {
+            Ok(identity) => Outcome::Accepted(identity.on(claim.host)),
+            Err(reason) => Outcome::Unavailable(reason),
         }
     }
 
-    fn is_password_of(&self, remembered: &Remembered, user: &User, password: &[u8]) -> bool {
-        let stored = user.password.as_text();
-        if remembered.holds(&user.name, password, stored, Instant::now()) {
+    /// Asks one source after the other for a user with this password.
+    fn find(
+        &self,
+        remembered: &Remembered,
+        chain: &UserSources,
+        login: &Login<'_>,
+    ) -> Result<Result<Member, Reason>, String> {
+        let (name, password) = (login.name, login.password);
+        for source in &chain.chain {
+            let known = remembered.verified(source.kind(), name, password);
+            if let Some(member) = known.filter(|member| source.still_has(login, member)) {
+                Counts::add(&self.counts.remembered);
+                return Ok(Ok(member));
+            }
+            return match source.find(login)? {
+                Found::Unknown => continue,
+                Found::User(user) => {
+                    match self.is_password(remembered, name, &user.password, password) {
+                        true => Ok(Ok(user.member())),
+                        false => Ok(Err(Reason::WrongPassword)),
+                    }
+                }
+                Found::Hashed(account) => {
+                    Ok(self.verify_hashed(remembered, chain, login, *account))
+                }
+                Found::Verified(member) => {
+                    remembered.add_verified(source.kind(), name, password, &member);
+                    Ok(Ok(*member))
+                }
+                Found::Refused(reason) => Ok(Err(reason)),
+            };
+        }
+        Ok(Err(Reason::UnknownUser))
+    }
+
+    fn verify_hashed(
+        &self,
+        remembered: &Remembered,
+        chain: &UserSources,
+        login: &Login<'_>,
+        account: Hashed,
+    ) -> Result<Member, Reason> {
+        let (name, password) = (login.name, login.password);
+        match account.password {
+            Some(stored) if self.is_password(remembered, name, &stored, password) => account.member,
+            Some(_) => Err(Reason::WrongPassword),
+            None => {
+                Counts::add(&self.counts.hashes);
+                chain.hash_for_nobody(login.users, password);
+                Err(account.member.err().unwrap_or(Reason::Disabled))
+            }
+        }
+    }
+
+    fn is_password(
+        &self,
+        remembered: &Remembered,
+        name: &UserName,
+        stored: &StoredHash,
+        password: &[u8],
+    ) -> bool {
+        if remembered.holds(name, password, stored.as_text(), Instant::now()) {
             Counts::add(&self.counts.remembered);
             return true;
         }
         Counts::add(&self.counts.hashes);
-        let matches = user.password.matches(password);
+        let matches = stored.matches(password);
         if matches {
-            remembered.add(&user.name, password, stored, Instant::now());
+            remembered.add(name, password, stored.as_text(), Instant::now());
         }
         matches
     }
@@ -281,12 +533,12 @@ impl Authenticator {
     /// Why the client may not log in, and how long after its question it is told.
     pub fn judge(
         &self,
-        user: &[u8],
-        client: IpAddr,
+        claim: Claim<'_>,
         outcome: Result<Identity, Reason>,
         limits: &GuardLimits,
     ) -> Result<Identity, (Reason, Duration)> {
-        let (name, now) = (UserName::parse(user).ok(), Instant::now());
+        let (client, now) = (claim.client, Instant::now());
+        let name = claim.qualified();
         let mut guard = self.guard();
         if let Some(reason) = guard.locked(client, name.as_ref(), now) {
             Counts::add(&self.counts.locked_out);
@@ -307,7 +559,7 @@ impl Authenticator {
         let seconds = limits.lockout.as_secs();
         match consequence.locks_out {
             Some(Reason::UserLocked) => {
-                let user = name.as_ref().map(UserName::as_str);
+                let user = name.as_ref().map(QualifiedName::as_str);
                 tracing::warn!(user, seconds, "strangers are locked out of a user");
             }
             Some(_) => tracing::warn!(peer = %client, seconds, "a client is locked out"),
@@ -321,20 +573,84 @@ impl Authenticator {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names and directories of all virtual users, for a start-up check; empty when they are off
-    /// or the file does not exist.
-    ///
-    /// # Errors
-    /// What is wrong with the users file.
-    pub fn users(&self) -> Result<Vec<Identity>, String> {
-        let sources = self.sources();
-        let Some(file) = &sources.users else {
-            return Ok(Vec::new());
-        };
-        file.current()
-            .map(|users| users.iter().map(User::identity).collect())
+    /// What the sources can list of their users, for a check at the start; empty when they are off.
+    pub fn users(&self) -> Vec<Listed> {
+        let mut all = Vec::new();
+        let mut seen = Vec::new();
+        for (host, sources) in &*self.hosts() {
+            let Some(chain) = &sources.users else {
+                continue;
+            };
+            let users = match chain.file.current() {
+                Ok(users) => users,
+                Err(reason) => {
+                    all.push(Listed {
+                        source: SourceKind::File,
+                        count: 0,
+                        users: Err(reason),
+                    });
+                    continue;
+                }
+            };
+            for source in &chain.chain {
+                // Hosts may share a database.
+                let place = Arc::as_ptr(source).cast::<()>();
+                if seen.contains(&place) {
+                    continue;
+                }
+                seen.push(place);
+                let listed = source.list(&users);
+                let on_host = |identity: Identity| identity.on(host);
+                all.push(Listed {
+                    source: source.kind(),
+                    count: source.count(listed.as_ref().map_or(0, Vec::len)),
+                    users: listed.map(|users| users.into_iter().map(on_host).collect()),
+                });
+            }
+        }
+        all
+    }
+
+    /// Why virtual users cannot act as the accounts of this host that they should, for a start-up check:
+    /// at least the first of them.
+    pub fn account_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for sources in self.hosts().values() {
+            let users = sources.users.as_ref().map(|chain| chain.file.current());
+            let Some(Ok(users)) = users else {
+                continue;
+            };
+            let accounts = users
+                .iter()
+                .filter_map(|user| Some((user.name.as_str(), user.system.as_deref()?)));
+            let found = accounts.map(|(user, account)| sources.system.find(user, account));
+            problems.extend(found.take(ACCOUNTS_CHECKED_MAX).filter_map(Result::err));
+        }
+        problems
     }
 }
+
+/// What a source can list of its users.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    /// Which source it is.
+    pub source: SourceKind,
+    /// How many users it has.
+    pub count: usize,
+    /// Names and directories of all of them, or of many, or why they cannot be listed.
+    pub users: Result<Vec<Identity>, String>,
+}
+
+impl Identity {
+    /// The same as a user of a host.
+    fn on(self, host: &str) -> Self {
+        let name = QualifiedName::new(host, &self.name).into_string();
+        Self { name, ..self }
+    }
+}
+
+/// Accounts that are looked up at the start for each virtual host, which may ask a directory service for each.
+const ACCOUNTS_CHECKED_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests;

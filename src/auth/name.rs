@@ -47,6 +47,41 @@ impl fmt::Display for UserName {
     }
 }
 
+/// A user of the server, `alice`, or of one of its virtual hosts, `shop/alice`: no two have the same.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct QualifiedName(String);
+
+impl QualifiedName {
+    /// The user of this name on a host; the host without a name is the server itself.
+    pub(super) fn new(host: &str, user: &str) -> Self {
+        // Neither hosts nor users have a slash in their names.
+        Self(match host {
+            "" => user.to_owned(),
+            _ => format!("{host}/{user}"),
+        })
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// Whether a text is what an [`Identity`](super::Identity) can be called: a user, `anonymous`, or one of
+/// them behind the name of a virtual host and a slash.
+///
+/// # Errors
+/// What about it is not allowed.
+pub fn check_identity_name(text: &str) -> Result<(), NameError> {
+    // The names of hosts' sections are made of what names of users are made of.
+    text.splitn(2, '/')
+        .filter(|part| !is_anonymous(part.as_bytes()))
+        .try_for_each(|part| UserName::parse(part.as_bytes()).map(drop))
+}
+
 /// Why something is not a user's name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NameError {
@@ -77,6 +112,25 @@ pub const NAME_LENGTH_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_are_users_or_anonymous_with_or_without_a_host() {
+        for good in [
+            "alice",
+            "anonymous",
+            "ftp",
+            "shop/alice",
+            "shop.example/anonymous",
+            "ftp/ftp",
+        ] {
+            assert_eq!(check_identity_name(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "", "/alice", "shop/", "a/b/c", "../x", "a b", "shop/..", "%61",
+        ] {
+            assert!(check_identity_name(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_parsed_or_refused() {

@@ -6,7 +6,7 @@
 //! nothing once the user has another password or is gone.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -14,6 +14,8 @@ use sha2::Sha256;
 
 use super::name::UserName;
 use super::recent::Recent;
+use super::source::Member;
+use crate::config::SourceKind;
 
 /// The passwords that were right within the last while. Shared by all cores.
 pub(super) struct Remembered {
@@ -24,10 +26,12 @@ pub(super) struct Remembered {
     entries: Mutex<Recent<UserName, Entry>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Entry {
     tag: [u8; 32],
     until: Instant,
+    /// Whom a source found that looks at passwords itself.
+    member: Option<Arc<Member>>,
 }
 
 impl Remembered {
@@ -57,25 +61,60 @@ impl Remembered {
         stored: &str,
         now: Instant,
     ) -> bool {
-        let Some(keyed) = &self.keyed else {
-            return false;
-        };
+        self.entry(user, password, stored, now).is_some()
+    }
+
+    /// Whom a source of this kind, which looks at passwords itself, has found with this password a
+    /// while ago.
+    pub(super) fn verified(
+        &self,
+        kind: SourceKind,
+        user: &UserName,
+        password: &[u8],
+    ) -> Option<Member> {
+        let entry = self.entry(user, password, &verified_by(kind), Instant::now())?;
+        entry.member.map(Arc::unwrap_or_clone)
+    }
+
+    fn entry(&self, user: &UserName, password: &[u8], stored: &str, now: Instant) -> Option<Entry> {
+        let keyed = self.keyed.as_ref()?;
         let entry = {
             let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.get(user).copied()
+            entries.get(user).cloned()
         };
-        entry
-            .filter(|entry| now < entry.until)
-            .is_some_and(|entry| {
-                over(keyed, user, password, stored)
-                    .verify_slice(&entry.tag)
-                    .is_ok()
-            })
+        entry.filter(|entry| now < entry.until).filter(|entry| {
+            over(keyed, user, password, stored)
+                .verify_slice(&entry.tag)
+                .is_ok()
+        })
     }
 
     /// Notes that the password has just matched. What is remembered is not renewed by use: the hash
     /// has the last word once in every span.
     pub(super) fn add(&self, user: &UserName, password: &[u8], stored: &str, now: Instant) {
+        self.note(user, password, stored, now, None);
+    }
+
+    /// Notes whom a source has found that looks at passwords itself.
+    pub(super) fn add_verified(
+        &self,
+        kind: SourceKind,
+        user: &UserName,
+        password: &[u8],
+        member: &Member,
+    ) {
+        let member = self.is_on().then(|| Arc::new(member.clone()));
+        self.note(user, password, &verified_by(kind), Instant::now(), member);
+    }
+
+    fn note(
+        &self,
+        user: &UserName,
+        password: &[u8],
+        stored: &str,
+        now: Instant,
+        member: Option<Arc<Member>>,
+    ) {
         let Some(keyed) = &self.keyed else {
             return;
         };
@@ -83,10 +122,17 @@ impl Remembered {
         let entry = Entry {
             tag: tag.into_bytes().into(),
             until: now + self.span,
+            member,
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        *entries.entry(user, || entry) = entry;
+        let known = entries.entry(user, || entry.clone());
+        *known = entry;
     }
+}
+
+/// What stands for the stored hash where there is none; no hash looks like that.
+fn verified_by(kind: SourceKind) -> String {
+    format!("by {kind:?}")
 }
 
 /// Each part with its length before it, so that no two questions are made of the same bytes.

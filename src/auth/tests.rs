@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::edit::{self, EditError, Readers};
+use super::store::{FileStore, Readers, Store, StoreError};
 use super::*;
 use crate::proto::rights::RightSet;
 
@@ -18,27 +18,61 @@ fn user(name: &str, password: &str, access: RightSet) -> User {
         folders: Arc::default(),
         allowance: Allowance::default(),
         validity: Validity::default(),
+        system: None,
+    }
+}
+
+/// The users file as `ringftpd user` changes it.
+mod edit {
+    use super::*;
+
+    pub(super) fn add(path: &Path, readers: Readers, user: User) -> Result<(), StoreError> {
+        let keys = keys_of(&user).expect("a path in UTF-8");
+        FileStore::new(path.to_owned(), readers).add(&user.name, keys)
+    }
+
+    pub(super) fn set_password(
+        path: &Path,
+        name: &UserName,
+        password: StoredHash,
+    ) -> Result<(), StoreError> {
+        let password = toml::Value::String(password.as_text().to_owned());
+        store(path).change(name, &[("password".to_owned(), Some(password))])
+    }
+
+    pub(super) fn delete(path: &Path, name: &UserName) -> Result<(), StoreError> {
+        store(path).delete(name)
+    }
+
+    pub(super) fn list(path: &Path) -> Result<UserList, StoreError> {
+        store(path).list()
+    }
+
+    fn store(path: &Path) -> FileStore {
+        FileStore::new(path.to_owned(), Readers::Owner)
     }
 }
 
 fn authenticator(file: &Path, anonymous: bool) -> Authenticator {
-    Authenticator::new(
-        &config::Anonymous {
-            enabled: anonymous,
-            ..config::Anonymous::default()
-        },
-        &config::Users {
-            enabled: true,
-            file: file.to_owned(),
-            hash_threads: 1,
-            ..config::Users::default()
-        },
-    )
+    let mut config = Config::default();
+    config.anonymous.enabled = anonymous;
+    config.users.file = file.to_owned();
+    config.users.hash_threads = 1;
+    Authenticator::new(&config)
+}
+
+/// A client of this host that says it is `user`.
+fn claim(user: &[u8]) -> Claim<'_> {
+    Claim {
+        host: "",
+        user,
+        client: CLIENT,
+    }
 }
 
 /// The verdict on a client of this host.
 fn verify(auth: &Authenticator, user: &[u8], password: &[u8]) -> Outcome {
-    auth.verify(user, password, CLIENT)
+    auth.verify(claim(user), password)
 }
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -107,7 +141,7 @@ fn an_unreadable_users_file_lets_nobody_in_and_tells_no_secrets() {
         assert!(!reason.contains("hunter2"), "{reason}");
     }
     assert!(
-        auth.anonymous(b"anonymous").is_some(),
+        auth.anonymous(claim(b"anonymous")).is_some(),
         "anonymous needs no users file"
     );
 }
@@ -117,16 +151,16 @@ fn anonymous_needs_no_password_and_only_when_enabled() {
     let path = Path::new("/nonexistent/users.toml");
     let (on, off) = (authenticator(path, true), authenticator(path, false));
     for name in [&b"anonymous"[..], b"ftp", b"FTP", b"Anonymous"] {
-        let identity = on.anonymous(name).expect("anonymous is on");
+        let identity = on.anonymous(claim(name)).expect("anonymous is on");
         assert_eq!(
             (identity.name.as_str(), identity.rights.everywhere),
             ("anonymous", RightSet::READ_ONLY)
         );
         assert_eq!(verify(&on, name, b""), Outcome::Accepted(identity));
-        assert_eq!(off.anonymous(name), None);
+        assert_eq!(off.anonymous(claim(name)), None);
         assert_eq!(verify(&off, name, b""), UNKNOWN);
     }
-    assert_eq!(on.anonymous(b"ftpd"), None);
+    assert_eq!(on.anonymous(claim(b"ftpd")), None);
 }
 
 /// Makes a file look as if it had been written a minute ago: what was written just now may change
@@ -153,7 +187,7 @@ fn a_remembered_login_costs_no_hash_until_the_file_says_otherwise() {
     edit::add(&path, Readers::Owner, alice.clone()).expect("added");
     edit::add(&path, Readers::Owner, bob.clone()).expect("added");
     settle(&path);
-    let at_once = |name: &[u8], password: &[u8]| auth.verify_at_once(name, password, CLIENT);
+    let at_once = |name: &[u8], password: &[u8]| auth.verify_at_once(claim(name), password);
     let accepted = |user: &User| Outcome::Accepted(user.identity());
 
     assert_eq!(at_once(b"alice", b"one"), None, "nothing is known yet");
@@ -215,8 +249,14 @@ fn a_closed_account_is_not_accepted_from_memory() {
     for _ in 0..2 {
         let outcome = verify(&auth, b"alice", b"one");
         assert_eq!(outcome, Outcome::Refused(Reason::WrongNetwork));
-        assert_eq!(auth.verify_at_once(b"alice", b"one", CLIENT), None);
-        let outcome = auth.verify_at_once(b"alice", b"one", inside);
+        assert_eq!(auth.verify_at_once(claim(b"alice"), b"one"), None);
+        let outcome = auth.verify_at_once(
+            Claim {
+                client: inside,
+                ..claim(b"alice")
+            },
+            b"one",
+        );
         assert_eq!(outcome, Some(Outcome::Accepted(alice.identity())));
     }
 }
@@ -256,14 +296,14 @@ fn a_lockout_has_the_last_word_and_costs_no_hash() {
         ..GuardLimits::default()
     };
     let identity = user("alice", "one", RightSet::READ_WRITE).identity();
-    let judge = |outcome| auth.judge(b"alice", CLIENT, outcome, &limits);
+    let judge = |outcome| auth.judge(claim(b"alice"), outcome, &limits);
     assert_eq!(judge(Ok(identity.clone())), Ok(identity.clone()));
     let wrong = Reason::WrongPassword;
     assert_eq!(judge(Err(wrong)), Err((wrong, limits.delay)));
-    assert_eq!(auth.verify_at_once(b"alice", b"one", CLIENT), None);
+    assert_eq!(auth.verify_at_once(claim(b"alice"), b"one"), None);
     assert_eq!(judge(Err(wrong)), Err((wrong, limits.delay * 2)));
     let locked = Reason::ClientLocked;
-    let at_once = auth.verify_at_once(b"alice", b"one", CLIENT);
+    let at_once = auth.verify_at_once(claim(b"alice"), b"one");
     assert_eq!(at_once, Some(Outcome::Refused(locked)));
     // One that was looked at when the others failed.
     assert_eq!(judge(Ok(identity)), Err((locked, limits.delay_max)));
@@ -323,11 +363,11 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     let name = alice.name.clone();
     assert!(matches!(
         edit::delete(&path, &name),
-        Err(EditError::Unknown { .. })
+        Err(StoreError::Unknown { .. })
     ));
     edit::add(&path, Readers::Owner, alice.clone()).expect("added");
     let again = edit::add(&path, Readers::Owner, alice.clone());
-    assert!(matches!(again, Err(EditError::Exists(_))));
+    assert!(matches!(again, Err(StoreError::Exists(_))));
 
     let inline = fs::read_to_string(&path).expect("read");
     let hash = inline
@@ -338,7 +378,7 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     fs::write(&path, &inline).expect("written");
     assert!(matches!(
         edit::delete(&path, &name),
-        Err(EditError::Unusual { .. })
+        Err(StoreError::Unusual { .. })
     ));
     assert_eq!(
         fs::read_to_string(&path).expect("read"),
@@ -349,7 +389,7 @@ fn edits_that_would_not_do_what_was_meant_are_refused() {
     fs::write(&path, "[user.alice]\n").expect("written");
     assert!(matches!(
         edit::add(&path, Readers::Owner, alice),
-        Err(EditError::Invalid(_))
+        Err(StoreError::Invalid(_))
     ));
 }
 
@@ -388,7 +428,11 @@ fn directories_with_odd_names_survive_the_users_file() {
         ..user("odd", "x", RightSet::READ_WRITE)
     };
     edit::add(&path, Readers::Owner, odd).expect("added");
-    let users: Vec<Identity> = authenticator(&path, false).users().expect("valid");
+    let users: Vec<Identity> = authenticator(&path, false)
+        .users()
+        .into_iter()
+        .flat_map(|listed| listed.users.expect("valid"))
+        .collect();
     assert_eq!(
         users.iter().map(|user| &user.root).collect::<Vec<_>>(),
         [&root]
@@ -465,7 +509,59 @@ fn unknown_names_cost_what_most_users_cost() {
         let text: String = sections.collect();
         UserList::parse(&text, "users").expect("a valid list")
     };
-    assert_eq!(list(&[]).nobody(), &StoredHash::of_nobody());
-    assert_eq!(list(&[sha, md5, sha]).nobody().as_text(), sha);
-    assert_eq!(list(&[md5, md5, sha]).nobody().as_text(), md5);
+    let sources = UserSources::new(
+        &config::Users::default(),
+        &Helpers::default(),
+        &mut Vec::new(),
+    );
+    assert_eq!(sources.nobody(&list(&[])), StoredHash::of_nobody());
+    assert_eq!(sources.nobody(&list(&[sha, md5, sha])).as_text(), sha);
+    assert_eq!(sources.nobody(&list(&[md5, md5, sha])).as_text(), md5);
+}
+
+#[test]
+fn keys_of_the_file_change_in_place() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("users.toml");
+    let hash = "$1$MlHWYg5L$2yULtJYQOaJVFojxqly1r.";
+    let head = "# ours\n[default]\nquota = \"1 GiB\" # for all\n\n[user.bob]\n";
+    let text = format!(
+        "{head}password = \"{hash}\"\nroot = \"/b\"\n\n[user.\"a.b\"]\nroot = \"/a\" # home\n\
+         deny = [\n  \"delete\",\n]\npassword = \"{hash}\"\n\n# the end"
+    );
+    fs::write(&path, text).expect("written");
+    let mut store = FileStore::new(path.clone(), Readers::Owner);
+    let mut set = |name: &str, settings: &[(&str, &str)]| {
+        let change = |(key, text): &(&str, &str)| {
+            let value = (!text.is_empty()).then(|| value_of(key, text));
+            ((*key).to_owned(), value)
+        };
+        let changes: Vec<_> = settings.iter().map(change).collect();
+        let name = UserName::parse(name.as_bytes()).expect("a name");
+        store.change(&name, &changes)
+    };
+    set("a.b", &[("root", "/new"), ("deny", ""), ("sessions", "3")]).expect("changed");
+    set("bob", &[("rules", "/x read-only"), ("hours", "")]).expect("changed");
+    let expected = format!(
+        "{head}password = \"{hash}\"\nroot = \"/b\"\nrules = [\"/x read-only\"]\n\n[user.\"a.b\"]\n\
+         root = \"/new\" # home\npassword = \"{hash}\"\nsessions = 3\n\n# the end"
+    );
+    assert_eq!(fs::read_to_string(&path).expect("read"), expected);
+    for (name, setting) in [
+        ("bob", ("quota", "much")),
+        ("bob", ("root", "")),
+        ("bob", ("qouta", "1 GiB")),
+        ("carol", ("quota", "1 GiB")),
+    ] {
+        let error = set(name, &[setting]).expect_err(name).to_string();
+        assert!(!error.contains(hash), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&path).expect("read"), expected);
+
+    // What is written in another way is left to its writer.
+    let inline = format!("user.bob = {{ password = \"{hash}\", root = \"/b\" }}\n");
+    fs::write(&path, &inline).expect("written");
+    let unusual = set("bob", &[("quota", "1 GiB")]);
+    assert!(matches!(unusual, Err(StoreError::Unusual { .. })));
+    assert_eq!(fs::read_to_string(&path).expect("read"), inline);
 }

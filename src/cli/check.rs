@@ -5,14 +5,22 @@ use std::fmt::Write;
 use super::serve::{self, Resolved, Source};
 use super::survey::{self, Survey};
 use super::{EXIT_FAILED, Failure, ServeArgs, print};
-use crate::config::{Announce, Config, FailedUpload, UploadPolicy, duration_text, rights};
+use crate::auth;
+use crate::config::{Announce, Config, FailedUpload, Problem, UploadPolicy, duration_text, rights};
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let Resolved { config, source } = serve::resolve(args).map_err(|failure| Failure {
         code: EXIT_FAILED,
         ..failure
     })?;
-    let survey = survey::survey(&config);
+    // Whoever looks may be allowed less than the server will be.
+    let mut survey = survey::survey(&config, true);
+    if config.users.system && !auth::may_act_as_others() {
+        let message = "this process may not act as other accounts of the host, as the server must";
+        let hint = "start that as root with server.user set, or with CAP_SETUID and CAP_SETGID";
+        let warning = Problem::new("users.system", message).hint(hint);
+        survey.warnings.push(warning);
+    }
     let name = source.name();
     let mut warnings = String::new();
     for warning in survey.config_warnings.iter().chain(&survey.warnings) {
@@ -111,8 +119,8 @@ fn logins(config: &Config, survey: &Survey) -> String {
         ));
     }
     if config.users.enabled {
-        let users = counted(survey.users.len(), "user");
-        parts.push(format!("{users} of {}", config.users.file.display()));
+        let users = counted(survey.users, "user");
+        parts.push(format!("{users} of {}", config.users.places()));
     }
     parts.join("; ")
 }
@@ -152,10 +160,14 @@ fn limits(config: &Config) -> String {
 }
 
 fn runs_as(config: &Config) -> String {
-    match (&config.server.user, &config.server.group) {
+    let own = match (&config.server.user, &config.server.group) {
         (Some(user), Some(group)) => format!("{user}:{group}"),
         (Some(user), None) => user.clone(),
         (None, _) => "who starts it".to_owned(),
+    };
+    match config.users.system {
+        true => format!("{own}, and acts as accounts of this host for users who have one"),
+        false => own,
     }
 }
 

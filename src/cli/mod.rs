@@ -53,6 +53,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Quota(args) => quota::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Man => man(),
+        #[cfg(feature = "pam")]
+        Command::PamKeeper { service } => helper(crate::auth::pam::keep(&service)),
+        #[cfg(feature = "pam")]
+        Command::PamOnce { service } => helper(crate::auth::pam::ask_once(&service)),
     };
     match result {
         Ok(()) => ExitCode::from(EXIT_DONE),
@@ -88,7 +92,7 @@ enum Command {
     /// Make a certificate for TLS
     #[command(after_help = CERT_EXAMPLES)]
     Cert(cert::CertArgs),
-    /// Add, change, list and delete virtual users
+    /// Add, change, list and delete virtual users, in the users file or a database
     #[command(after_help = USER_EXAMPLES)]
     User(user::UserArgs),
     /// Show the passive ports of a running server, what to change, or how many it will take
@@ -107,6 +111,20 @@ enum Command {
     /// Print the manual page (roff)
     #[command(hide = true)]
     Man,
+    /// What the server starts for itself: starts processes that ask PAM
+    #[cfg(feature = "pam")]
+    #[command(hide = true, name = crate::auth::pam::KEEPER)]
+    PamKeeper {
+        /// A file of /etc/pam.d
+        service: String,
+    },
+    /// What the keeper starts: asks PAM for one login
+    #[cfg(feature = "pam")]
+    #[command(hide = true, name = crate::auth::pam::ONCE)]
+    PamOnce {
+        /// A file of /etc/pam.d
+        service: String,
+    },
 }
 
 /// What `serve` and `check` have in common.
@@ -215,6 +233,11 @@ fn man() -> Result<(), Failure> {
     print(&String::from_utf8_lossy(&page))
 }
 
+#[cfg(feature = "pam")]
+fn helper(ended: io::Result<()>) -> Result<(), Failure> {
+    ended.map_err(|error| Failure::operating(&error))
+}
+
 const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -293,7 +316,13 @@ Examples:
   ringftpd user add alice --root /srv/alice
   ringftpd user add mirror --root /srv/pub --access read-only
   pass show ftp/alice | ringftpd user passwd alice --password-stdin
+  ringftpd user set alice quota='10 GiB' deny=delete,rename sessions=4
+  ringftpd user set alice quota= enabled=false
+                                        KEY= takes a key away; docs/users.md has all keys
+  ringftpd user copy --from file --to database
+  ringftpd user list --database sqlite:/var/lib/ringftpd/users.db
 
+Users are kept where users.sources says, in the file or the database, whichever comes first there.
 The server notices changes by itself; they take effect with the next login.";
 
 #[cfg(test)]

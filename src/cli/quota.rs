@@ -1,11 +1,11 @@
 //! `ringftpd quota`: what users store, as the running server has it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::{Failure, admin, print};
-use crate::auth::UserName;
+use crate::auth::check_identity_name;
 
 #[derive(Args, Debug)]
 pub(super) struct QuotaArgs {
@@ -20,11 +20,17 @@ pub(super) struct QuotaArgs {
 
 #[derive(Debug, Subcommand)]
 enum QuotaCommand {
-    /// Show how many bytes and files each user with a quota stores
+    /// Show how many bytes and files each user with a quota stores, and what each user with a volume has
+    /// moved in the present period
     List,
     /// Have what a user stores counted again, before the user's next change
     Rescan {
-        /// The user
+        /// The user; of a virtual host: HOST/NAME
+        name: String,
+    },
+    /// Have a user's volume begin anew with nothing moved
+    Reset {
+        /// The user; of a virtual host: HOST/NAME
         name: String,
     },
 }
@@ -32,17 +38,25 @@ enum QuotaCommand {
 pub(super) fn run(args: &QuotaArgs) -> Result<(), Failure> {
     let socket = admin::socket_path(args.socket.as_deref());
     match &args.command {
-        QuotaCommand::List => print(&table(&admin::get(&socket, "/quotas")?)),
-        QuotaCommand::Rescan { name } => {
-            let known = crate::auth::is_anonymous(name.as_bytes());
-            if let Err(error) = UserName::parse(name.as_bytes())
-                && !known
-            {
-                return Err(Failure::usage(format!("ringftpd: {error}")));
+        QuotaCommand::List => {
+            let mut told = table(&admin::get(&socket, "/quotas")?);
+            let volumes = admin::get(&socket, "/volumes")?;
+            if !volumes.is_empty() {
+                told.push('\n');
+                told.push_str(&volume_table(&volumes));
             }
-            print(&admin::post(&socket, &format!("/quotas/rescan/{name}"))?)
+            print(&told)
         }
+        QuotaCommand::Rescan { name } => post(&socket, "/quotas/rescan/", name),
+        QuotaCommand::Reset { name } => post(&socket, "/volumes/reset/", name),
     }
+}
+
+fn post(socket: &Path, page: &str, name: &str) -> Result<(), Failure> {
+    if let Err(error) = check_identity_name(name) {
+        return Err(Failure::usage(format!("ringftpd: {error}")));
+    }
+    print(&admin::post(socket, &format!("{page}{name}"))?)
 }
 
 /// The server's lines `BYTES FILES NAME` as a table.
@@ -56,6 +70,22 @@ fn table(lines: &str) -> String {
             "{bytes:>20}  {files:>12}  {}\n",
             name.escape_debug()
         ));
+    }
+    out
+}
+
+/// The server's lines `SINCE DOWN UP NAME` as a table.
+fn volume_table(lines: &str) -> String {
+    let mut out = format!(
+        "{:<10}  {:>20}  {:>20}  {}\n",
+        "SINCE", "DOWN", "UP", "USER"
+    );
+    for line in lines.lines() {
+        let mut words = line.splitn(4, ' ');
+        let mut word = || words.next().unwrap_or_default();
+        let (since, down, up, name) = (word(), word(), word(), word());
+        let name = name.escape_debug();
+        out.push_str(&format!("{since:<10}  {down:>20}  {up:>20}  {name}\n"));
     }
     out
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::survey::{self, Survey};
 use super::{Failure, ServeArgs, print};
+use crate::auth;
 use crate::config::{Admin, Anonymous, Config, Data, LogFormat, Own, PortRange, Server, Users};
 use crate::server::{self, Reloaded, Summary};
 use crate::telemetry::log;
@@ -43,10 +44,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     };
     let Survey {
         problems, warnings, ..
-    } = survey::survey(&config);
+    } = survey::survey(&config, auth::may_act_as_others());
     if !problems.is_empty() {
         return Err(Failure::problems(&resolved.source.name(), &problems));
     }
+    server::hold_rights_back(&config).map_err(|error| Failure::operating(&error))?;
     let guard = log::init(config.log.level.as_str(), format)
         .map_err(|error| Failure::usage(format!("ringftpd: {error}")))?;
     for warning in warnings {
@@ -68,7 +70,7 @@ fn read_again(args: &ServeArgs) -> Result<Reloaded, String> {
     }
     let Survey {
         problems, warnings, ..
-    } = survey::survey(&config);
+    } = survey::survey(&config, true);
     match problems.is_empty() {
         true => Ok(Reloaded { config, warnings }),
         false => Err(Failure::problems(&source.name(), &problems).text),
@@ -255,6 +257,7 @@ mod tests {
         let checked = config.check(&Host {
             cpus: (0..256).collect(),
             root: false,
+            acts_as_others: false,
         });
         assert_eq!(
             (checked.problems, checked.warnings),

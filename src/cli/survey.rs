@@ -8,7 +8,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
 use crate::auth::{Authenticator, Identity};
-use crate::config::{CPUS_MAX, Config, Host, PortRange, Problem};
+use crate::config::{CPUS_MAX, Config, Database, Host, PortRange, Problem, SourceKind};
 use crate::tls::{Keys, Tls};
 
 /// What was found.
@@ -22,14 +22,16 @@ pub(super) struct Survey {
     pub(super) warnings: Vec<Problem>,
     /// The CPU of each thread.
     pub(super) cpus: Vec<usize>,
-    /// The virtual users.
-    pub(super) users: Vec<Identity>,
+    /// How many virtual users there are.
+    pub(super) users: usize,
 }
 
-pub(super) fn survey(config: &Config) -> Survey {
+/// `acts_as_others`: whether the server may act as other accounts of the host.
+pub(super) fn survey(config: &Config, acts_as_others: bool) -> Survey {
     let host = Host {
         cpus: allowed_cpus(),
         root: Uid::effective().is_root(),
+        acts_as_others,
     };
     let checked = config.check(&host);
     let mut survey = Survey {
@@ -37,7 +39,7 @@ pub(super) fn survey(config: &Config) -> Survey {
         config_warnings: checked.warnings,
         warnings: Vec::new(),
         cpus: config.server.cores.cpus(&host.cpus),
-        users: Vec::new(),
+        users: 0,
     };
     let account = survey.account(config);
     survey.anonymous(config);
@@ -135,36 +137,80 @@ impl Survey {
         if !config.users.enabled {
             return;
         }
-        let file = &config.users.file;
-        match Authenticator::new(&config.anonymous, &config.users).users() {
-            Ok(users) => self.users = users,
-            Err(reason) => {
-                self.problems.push(Problem::new("users.file", reason));
-                return;
+        let authenticator = Authenticator::new(config);
+        for listed in authenticator.users() {
+            self.users += listed.count;
+            match listed.users {
+                Ok(users) => self.roots(listed.source.key(), &users),
+                // It may be on its way up as well, and the server tries again for each login.
+                Err(reason) if listed.source == SourceKind::Database => {
+                    let hint = "until it answers, nobody of it can log in";
+                    self.warnings
+                        .push(Problem::new(listed.source.key(), reason).hint(hint));
+                }
+                Err(reason) => {
+                    self.problems
+                        .push(Problem::new(listed.source.key(), reason));
+                    return;
+                }
             }
         }
-        for user in &self.users {
-            if let Some(reason) = not_a_directory(&user.root) {
-                let message = format!("{}'s root {}: {reason}", user.name, user.root.display());
-                let hint = "create it; until then this user cannot log in";
-                self.warnings
-                    .push(Problem::new("users.file", message).hint(hint));
+        let (file, sources) = (&config.users.file, &config.users.sources);
+        let is_only_source = sources[..] == [SourceKind::File];
+        let of_hosts = config.hosts.iter().map(|host| &host.users);
+        let own = of_hosts.filter(|users| **users != config.users);
+        for users in own.chain([&config.users]) {
+            let (key, path) = match &users.database {
+                Some(Database::Sqlite(path)) => ("users.database", path),
+                _ => (
+                    "users.database_password_file",
+                    &users.database_password_file,
+                ),
+            };
+            self.readable(key, path, account);
+        }
+        for reason in authenticator.account_problems() {
+            let problem = Problem::new("users.file", reason);
+            match config.users.system {
+                true => self
+                    .warnings
+                    .push(problem.hint("until then this user cannot log in")),
+                false => {
+                    let hint = "set users.system to true, or take `system` out of the users file";
+                    self.problems.push(problem.hint(hint));
+                }
             }
         }
-        match (fs::metadata(file), account) {
-            (Err(_), _) if !config.anonymous.enabled => {
+        match fs::metadata(file) {
+            Err(_) if is_only_source && !config.anonymous.enabled => {
                 let message = format!("{} does not exist: nobody can log in", file.display());
                 let hint = "ringftpd user add NAME --root DIR";
                 self.warnings
                     .push(Problem::new("users.file", message).hint(hint));
             }
-            (Ok(metadata), Some((uid, gid))) if !readable(&metadata, uid, gid) => {
-                let message = format!("{} is not readable for server.user", file.display());
-                let hint = format!("chgrp {gid} {0} && chmod 640 {0}", file.display());
-                self.problems
-                    .push(Problem::new("users.file", message).hint(hint));
+            _ => self.readable("users.file", file, account),
+        }
+    }
+
+    /// Looks whether users have directories.
+    fn roots(&mut self, key: &str, users: &[Identity]) {
+        for user in users {
+            if let Some(reason) = not_a_directory(&user.root) {
+                let message = format!("{}'s root {}: {reason}", user.name, user.root.display());
+                let hint = "create it; until then this user cannot log in";
+                self.warnings.push(Problem::new(key, message).hint(hint));
             }
-            _ => {}
+        }
+    }
+
+    /// Looks whether the server can read a file, if it is there.
+    fn readable(&mut self, key: &str, file: &Path, account: Option<(Uid, Gid)>) {
+        if let (Ok(metadata), Some((uid, gid))) = (fs::metadata(file), account)
+            && !readable(&metadata, uid, gid)
+        {
+            let message = format!("{} is not readable for server.user", file.display());
+            let hint = format!("chgrp {gid} {0} && chmod 640 {0}", file.display());
+            self.problems.push(Problem::new(key, message).hint(hint));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use super::VolumeLimits;
 use super::section::Section;
 use super::units;
 
@@ -34,10 +35,12 @@ pub struct Allowance {
     pub rates: Rates,
     /// How many there may be at a time; 0: any number; `None`: as many as users have by default.
     pub sessions: Option<u32>,
+    /// How much they may move in a period.
+    pub volume: VolumeLimits,
 }
 
 impl Allowance {
-    /// Reads `down`, `up` and `sessions`.
+    /// Reads `down`, `up` and `sessions`; the volume has keys of its own.
     pub(crate) fn read(&mut self, section: &mut Section<'_>) {
         self.rates.read(section, "down", "up");
         section.read("sessions", &mut self.sessions, |value| {

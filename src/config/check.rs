@@ -11,6 +11,8 @@ pub struct Host {
     pub cpus: Vec<usize>,
     /// The process runs as root.
     pub root: bool,
+    /// The process may act as other accounts of the host.
+    pub acts_as_others: bool,
 }
 
 /// The verdict of [`Config::check`].
@@ -50,6 +52,8 @@ impl Config {
                     .hint("set server.user too"),
             );
         }
+        problems.extend(self.users.contradictions("users"));
+        problems.extend(self.host_contradictions());
         problems.extend(self.passive_contradictions());
         problems.extend(self.tls_contradictions());
         let threads = match &self.server.cores {
@@ -99,6 +103,19 @@ impl Config {
     }
 
     fn check_privileges(&self, host: &Host, checked: &mut Checked) {
+        if self.users.system && !host.acts_as_others {
+            let message = "this process may not act as other accounts of the host";
+            let hint = "start it as root with server.user set, or with CAP_SETUID and CAP_SETGID \
+                        (AmbientCapabilities= in the unit)";
+            let problem = Problem::new("users.system", message).hint(hint);
+            checked.problems.push(problem);
+        }
+        if self.asks_pam() && !host.root {
+            let message = "PAM is asked without root, by which most of its modules fail";
+            let hint = "start the server as root with server.user set";
+            let warning = Problem::new("users.sources", message).hint(hint);
+            checked.warnings.push(warning);
+        }
         match (&self.server.user, host.root) {
             (None, true) => {
                 let problem = Problem::new("server.user", "not set, so the server would stay root")
@@ -117,6 +134,64 @@ impl Config {
                 checked.warnings.push(Problem::new("server.user", message));
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_checked_against_the_machine() {
+        let host = |root| Host {
+            cpus: vec![0, 1],
+            root,
+            acts_as_others: root,
+        };
+        let check = |text: &str, root| {
+            let config = Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
+            let checked = config.check(&host(root));
+            let keys = |problems: &[Problem]| {
+                problems
+                    .iter()
+                    .map(|problem| problem.key.clone())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            (keys(&checked.problems), keys(&checked.warnings))
+        };
+        let loopback = "[server]\nlisten = [\"127.0.0.1:2121\", \"[::1]:2121\"]\n";
+        for (text, root, problems, warnings) in [
+            ("", false, "", ""),
+            ("", true, "server.user", ""),
+            (loopback, true, "", "server.user"),
+            (
+                "[server]\nlisten = [\"[::ffff:127.0.0.1]:21\"]",
+                true,
+                "",
+                "server.user",
+            ),
+            ("[server]\nuser = \"ftp\"", true, "", ""),
+            ("[server]\nuser = \"ftp\"", false, "", "server.user"),
+            ("[users]\nsystem = true", false, "users.system", ""),
+            ("[server]\ncores = \"1-2\"", false, "server.cores", ""),
+            ("[server]\ncores = 3", false, "", "server.cores"),
+            (
+                "[data]\npassive_ports = \"2000\"",
+                false,
+                "data.passive_ports",
+                "",
+            ),
+            (
+                "[data]\npassive_ports = \"2000\"\npassive = false",
+                false,
+                "",
+                "",
+            ),
+        ] {
+            let expected = (problems.to_owned(), warnings.to_owned());
+            assert_eq!(check(text, root), expected, "{text:?} root: {root}");
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{
     Admin, Allowance, Announce, Anonymous, ClientCertificates, ClientLogin, Cores, Data,
     DataResumption, FailedUpload, Files, GuardLimits, Limits, Log, LogFormat, LogLevel, Own,
-    PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, Steering, Tls, TlsPolicy, TlsVersion,
-    UploadPolicy, Users,
+    PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, SourceKind, Steering, Tls, TlsPolicy,
+    TlsVersion, UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -153,11 +153,22 @@ impl Default for Users {
     fn default() -> Self {
         Self {
             enabled: true,
+            sources: vec![SourceKind::File],
             file: PathBuf::from("/etc/ringftpd/users.toml"),
+            program: PathBuf::new(),
+            http: String::new(),
+            database: None,
+            database_password_file: PathBuf::new(),
+            source_timeout: Duration::from_secs(5),
             hash_threads: 2,
             sessions_per_user: 0,
             remember: Duration::from_secs(300),
             state: PathBuf::from("/var/lib/ringftpd"),
+            system: false,
+            // UID_MIN of login.defs(5), in every distribution of note.
+            system_uid_min: 1000,
+            require_shell: true,
+            pam_service: "ringftpd".to_owned(),
         }
     }
 }

@@ -155,7 +155,8 @@ pub(super) fn render(
     let place = Place::of(text, span);
     let number = place.line.to_string();
     let mut out = format!("{name}:{number}:{}: {what}", place.column);
-    if shown == Shown::Place {
+    // An address may hold a password.
+    if shown == Shown::Place || place.source.contains("://") && place.source.contains('@') {
         return match hint {
             Some(hint) => format!("{out}\n  hint: {hint}"),
             None => out,

@@ -108,18 +108,36 @@ pub const KEYS: Schema = &[
             "down",
             "up",
             "sessions",
+            "volume",
+            "volume_down",
+            "volume_up",
+            "volume_period",
         ],
     ),
     (
         "users",
         &[
             "enabled",
+            "sources",
             "file",
+            "program",
+            "http",
+            "database",
+            "database_password_file",
+            "source_timeout",
             "hash_threads",
             "sessions_per_user",
             "remember",
             "state",
+            "system",
+            "system_uid_min",
+            "require_shell",
+            "pam_service",
         ],
+    ),
+    (
+        "host",
+        &["names", "addresses", "greeting", "down", "up", "sessions"],
     ),
     ("log", &["level", "format"]),
     ("admin", &["enabled", "socket"]),
@@ -127,6 +145,12 @@ pub const KEYS: Schema = &[
 
 /// The sections of a kind of file, each with its keys.
 pub type Schema = &'static [(&'static str, &'static [&'static str])];
+
+/// The keys of the section `name`.
+pub(super) fn of(name: &str) -> &'static [&'static str] {
+    let section = KEYS.iter().find(|(section, _)| *section == name);
+    section.map_or(&[], |(_, keys)| keys)
+}
 
 /// The sections other than `section` that have a key of this name.
 pub(crate) fn sections_with(schema: Schema, key: &str, section: &str) -> Vec<&'static str> {

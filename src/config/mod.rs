@@ -10,10 +10,12 @@ mod allowance;
 mod check;
 mod cores;
 mod data;
+mod database;
 mod defaults;
 mod error;
 mod files;
 pub(crate) mod folders;
+mod host;
 mod keys;
 mod limits;
 mod listener;
@@ -29,6 +31,7 @@ mod server;
 mod tls;
 pub(crate) mod units;
 pub(crate) mod users;
+mod volume;
 
 use std::path::Path;
 
@@ -37,9 +40,11 @@ pub use allowance::{Allowance, Rates};
 pub use check::{Checked, Host};
 pub use cores::{CPUS_MAX, Cores, CpuSet};
 pub use data::{Data, PeerCheck};
+pub use database::Database;
 pub use error::{ConfigError, Problem};
 pub use files::{FailedUpload, Files, UploadPolicy};
 pub use folders::Folder;
+pub use host::VirtualHost;
 pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
 pub use limits::{GuardLimits, LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
@@ -54,7 +59,8 @@ pub use tls::{
     CertificateFiles, ClientCertificates, ClientLogin, DataResumption, Tls, TlsPolicy, TlsVersion,
 };
 pub use units::duration_text;
-pub use users::{Anonymous, HASH_THREADS_MAX, Users};
+pub use users::{Anonymous, HASH_THREADS_MAX, SourceKind, Users};
+pub use volume::{Period, VolumeLimits};
 
 use section::Document;
 
@@ -77,6 +83,8 @@ pub struct Config {
     pub anonymous: Anonymous,
     /// `[users]`: virtual users with passwords.
     pub users: Users,
+    /// `[host.NAME]`: virtual hosts.
+    pub hosts: Vec<VirtualHost>,
     /// `[log]`: what is told, and how.
     pub log: Log,
     /// `[admin]`: where the running server is asked and told.
@@ -111,6 +119,10 @@ impl Config {
                     config.listeners.extend(Listener::read(name, &mut values));
                     document.close(values);
                 }
+                continue;
+            }
+            if *section == "host" {
+                config.hosts = VirtualHost::read_all(&mut document, keys, &config);
                 continue;
             }
             let mut values = document.section(section, keys);

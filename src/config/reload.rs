@@ -27,9 +27,12 @@ impl Config {
             "limits.sessions_waiting",
         );
         let (users, new) = (&self.users, &other.users);
-        compare(users.hash_threads != new.hash_threads, "users.hash_threads");
         compare(users.state != new.state, "users.state");
-        compare(self.log != other.log, "log");
+        compare(users.system != new.system, "users.system");
+        compare(users.pam_service != new.pam_service, "users.pam_service");
+        // Until then nobody gets in by it.
+        compare(other.asks_pam() && !self.asks_pam(), "users.sources");
+        compare(self.log.format != other.log.format, "log.format");
         compare(self.admin != other.admin, "admin");
         keys
     }
@@ -41,9 +44,19 @@ impl Config {
         config.server.greeting.clone_from(&self.server.greeting);
         config.server.balance = self.server.balance;
         config.limits.sessions_waiting = running.limits.sessions_waiting;
-        config.users.hash_threads = running.users.hash_threads;
         config.users.state.clone_from(&running.users.state);
-        config.log.clone_from(&running.log);
+        config.users.system = running.users.system;
+        config
+            .users
+            .pam_service
+            .clone_from(&running.users.pam_service);
+        for host in &mut config.hosts {
+            host.users.system = running.users.system;
+            host.users
+                .pam_service
+                .clone_from(&running.users.pam_service);
+        }
+        config.log.format = running.log.format;
         config.admin.clone_from(&running.admin);
         config
     }
@@ -66,13 +79,15 @@ mod tests {
         new.anonymous.allowance.sessions = Some(9);
         new.users.sessions_per_user = 9;
         new.files.min_free = 9;
+        new.users.hash_threads += 1;
+        new.log.level = super::super::LogLevel::Debug;
         assert!(running.restart_needed(&new).is_empty());
         assert_eq!(new.as_reloaded(&running), new);
         new.server.listen.pop();
-        new.users.hash_threads += 1;
+        new.users.state.push("elsewhere");
         assert_eq!(
             running.restart_needed(&new),
-            ["server.listen", "users.hash_threads"]
+            ["server.listen", "users.state"]
         );
         let taken = new.as_reloaded(&running);
         assert_eq!(taken.data.ports_per_client, 7);

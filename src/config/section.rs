@@ -249,6 +249,22 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// Takes the section `key` inside this one; an absent one is empty.
+    pub(crate) fn nested(&mut self, key: &str, keys: &[&str]) -> Self {
+        let mut section = Self::new(format!("{}.{key}", self.path), self.schema);
+        let Some(value) = self.entries.remove(key) else {
+            return section;
+        };
+        if let DeValue::Table(table) = value.get_ref().clone() {
+            section.fill(table, keys);
+        } else {
+            let problem = Problem::new(section.path.clone(), "is a section, not a value")
+                .hint(format!("put its keys below a line [{}]", section.path));
+            self.problems.push((Some(value.span()), problem));
+        }
+        section
+    }
+
     /// Refuses the section itself, at its header.
     pub(crate) fn refuse(&mut self, message: &str, hint: &str) {
         let problem = Problem::new(self.path.clone(), message).hint(hint);

@@ -106,7 +106,7 @@ fn account(value: &Value<'_>) -> Result<String, Wrong> {
     }
 }
 
-fn greeting(value: &Value<'_>) -> Result<String, Wrong> {
+pub(super) fn greeting(value: &Value<'_>) -> Result<String, Wrong> {
     let text = units::text(value, "ringftpd ready.")?;
     if text.is_empty() || text.len() > GREETING_LENGTH_MAX {
         return Err(Wrong::new(format!(

@@ -153,12 +153,48 @@ fn every_key_has_an_effect() {
         ("anonymous", "down", "\"1 MiB/s\""),
         ("anonymous", "up", "\"1 MiB/s\""),
         ("anonymous", "sessions", "10"),
+        ("anonymous", "volume", "\"1 TiB\""),
+        ("anonymous", "volume_down", "\"1 TiB\""),
+        ("anonymous", "volume_up", "\"1 TiB\""),
+        ("anonymous", "volume_period", "\"week\""),
         ("users", "enabled", "false\n[anonymous]\nenabled = true"),
+        ("users", "sources", "[\"program\"]\nprogram = \"/x\""),
         ("users", "file", "\"/x\""),
+        (
+            "users",
+            "program",
+            "\"/x\"\nsources = [\"file\", \"program\"]",
+        ),
+        (
+            "users",
+            "http",
+            "\"http://[::1]/x\"\nsources = [\"http\", \"file\"]",
+        ),
+        (
+            "users",
+            "database",
+            "\"sqlite:/x\"\nsources = [\"database\"]",
+        ),
+        (
+            "users",
+            "database_password_file",
+            "\"/x\"\nsources = [\"database\"]\ndatabase = \"postgresql://x@/x\"",
+        ),
+        ("users", "source_timeout", "\"1 s\""),
         ("users", "hash_threads", "1"),
         ("users", "sessions_per_user", "3"),
         ("users", "remember", "\"0 s\""),
         ("users", "state", "\"/x\""),
+        ("users", "system", "true"),
+        ("users", "system_uid_min", "500"),
+        ("users", "require_shell", "false"),
+        ("users", "pam_service", "\"ftp\""),
+        ("host", "names", "names = [\"x.example\"]"),
+        ("host", "addresses", "addresses = [\"0.0.0.0:21\"]"),
+        ("host", "greeting", "names = [\"x\"]\ngreeting = \"Hello.\""),
+        ("host", "down", "names = [\"x\"]\ndown = \"1 MiB/s\""),
+        ("host", "up", "names = [\"x\"]\nup = \"1 MiB/s\""),
+        ("host", "sessions", "names = [\"x\"]\nsessions = 7"),
         ("log", "level", "\"debug\""),
         ("log", "format", "\"json\""),
         ("admin", "enabled", "false"),
@@ -168,6 +204,7 @@ fn every_key_has_an_effect() {
     for (section, key, value) in others {
         let text = match section {
             "listener" => format!("[listener.a]\naddress = \"0.0.0.0:21\"\n{value}\n"),
+            "host" => format!("[host.a]\n{value}\n"),
             _ => format!("[{section}]\n{key} = {value}\n"),
         };
         let config = Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
@@ -644,57 +681,6 @@ fn a_file_that_cannot_be_read_is_named() {
         "{error}"
     );
     assert!(error.to_string().contains("--config"), "{error}");
-}
-
-#[test]
-fn a_configuration_is_checked_against_the_machine() {
-    let host = |root| Host {
-        cpus: vec![0, 1],
-        root,
-    };
-    let check = |text: &str, root| {
-        let config = Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
-        let checked = config.check(&host(root));
-        let keys = |problems: &[Problem]| {
-            problems
-                .iter()
-                .map(|problem| problem.key.clone())
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        (keys(&checked.problems), keys(&checked.warnings))
-    };
-    let loopback = "[server]\nlisten = [\"127.0.0.1:2121\", \"[::1]:2121\"]\n";
-    for (text, root, problems, warnings) in [
-        ("", false, "", ""),
-        ("", true, "server.user", ""),
-        (loopback, true, "", "server.user"),
-        (
-            "[server]\nlisten = [\"[::ffff:127.0.0.1]:21\"]",
-            true,
-            "",
-            "server.user",
-        ),
-        ("[server]\nuser = \"ftp\"", true, "", ""),
-        ("[server]\nuser = \"ftp\"", false, "", "server.user"),
-        ("[server]\ncores = \"1-2\"", false, "server.cores", ""),
-        ("[server]\ncores = 3", false, "", "server.cores"),
-        (
-            "[data]\npassive_ports = \"2000\"",
-            false,
-            "data.passive_ports",
-            "",
-        ),
-        (
-            "[data]\npassive_ports = \"2000\"\npassive = false",
-            false,
-            "",
-            "",
-        ),
-    ] {
-        let expected = (problems.to_owned(), warnings.to_owned());
-        assert_eq!(check(text, root), expected, "{text:?} root: {root}");
-    }
 }
 
 #[test]

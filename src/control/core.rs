@@ -20,10 +20,12 @@ use crate::data::pool::Pool;
 use crate::quota::Quotas;
 use crate::session::Limits;
 use crate::storage::Root;
+use crate::sys::ids::Ids;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::transfer::Depot;
+use crate::uring::Personality;
 
 /// One core's share of the server. Stays on its core.
 #[derive(Debug)]
@@ -59,8 +61,12 @@ pub struct Core {
 /// What a reload may change for the sessions of a core.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The limits of sessions that begin.
-    pub limits: Rc<Limits>,
+    /// The server itself, and the virtual hosts by the names of their sections.
+    pub hosts: HashMap<Rc<str>, Host>,
+    /// Where the hosts are found by the names that clients use, in lower case.
+    pub host_names: HashMap<String, Rc<str>>,
+    /// Which host whoever comes belongs to at first, for each address that is listened on.
+    pub host_at: Vec<Rc<str>>,
     /// How guessing of passwords is slowed down and stopped.
     pub guard: GuardLimits,
     /// The longest control line, in bytes.
@@ -71,10 +77,6 @@ pub struct Settings {
     pub commands_per_second: u32,
     /// How fast a session may move files.
     pub session_rates: Rates,
-    /// Sessions of a user who has no other number; 0: any number.
-    pub sessions_per_user: u32,
-    /// What all anonymous sessions may take together.
-    pub anonymous: Allowance,
     /// How files are made.
     pub files: Files,
     /// Certificates and rules of TLS, if it is offered.
@@ -87,12 +89,49 @@ pub struct Settings {
     pub pools: Vec<Option<usize>>,
 }
 
+/// What holds on the server itself, or on a virtual host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The limits of sessions that begin.
+    pub limits: Rc<Limits>,
+    /// Sessions of a user who has no other number; 0: any number.
+    pub sessions_per_user: u32,
+    /// What all anonymous sessions may take together.
+    pub anonymous: Allowance,
+    /// What all sessions may take together; `None`: it is the server, which has limits for that.
+    pub allowance: Option<Allowance>,
+}
+
 impl Settings {
     /// The TLS of a listener at which it begins with the first byte.
     pub(super) fn implicit_tls(&self, listener: usize) -> Option<&Arc<Tls>> {
         let start = self.tls_starts.get(listener);
         let is_implicit = start == Some(&TlsStart::Implicit);
         self.tls.as_ref().filter(|_| is_implicit)
+    }
+
+    /// What holds for who comes to an address that is listened on.
+    pub(super) fn limits_at(&self, listener: usize) -> Rc<Limits> {
+        let host = self
+            .host_at
+            .get(listener)
+            .and_then(|host| self.hosts.get(host));
+        // Invariant: the server itself is one of the hosts, by the empty name.
+        let host = host.unwrap_or_else(|| &self.hosts[""]);
+        Rc::clone(&host.limits)
+    }
+
+    /// What holds on the host that a client names. Where there are no virtual hosts any name is the
+    /// server's.
+    pub(super) fn limits_of(&self, name: &[u8]) -> Option<Rc<Limits>> {
+        if self.host_names.is_empty() {
+            return Some(Rc::clone(&self.hosts[""].limits));
+        }
+        let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+        // The root of the DNS may be written out.
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        let host = self.hosts.get(self.host_names.get(name)?)?;
+        Some(Rc::clone(&host.limits))
     }
 }
 
@@ -209,24 +248,28 @@ impl Core {
 #[derive(Debug, Default)]
 pub struct Roots(RefCell<HashMap<Tree, Weak<Root>>>);
 
-/// The root of a tree on the host, and the folders in it.
-type Tree = (PathBuf, Arc<[Folder]>);
+/// The root of a tree on the host, the folders in it, and the account by which the kernel judges.
+type Tree = (PathBuf, Arc<[Folder]>, Option<Arc<Ids>>);
 
 impl Roots {
-    /// The root at `path`, with these folders in it, opened if no session of this core has it open.
+    /// The root of an identity, opened if no session of this core has it open. Where the identity has
+    /// an account of this host, `workers` make it known to the ring.
     pub(super) async fn open(
         &self,
-        path: PathBuf,
-        folders: Arc<[Folder]>,
+        tree: Tree,
         files: Files,
+        workers: &Workers,
     ) -> io::Result<Rc<Root>> {
-        let tree = (path, folders);
         let known = self.0.borrow().get(&tree).and_then(Weak::upgrade);
         // After a reload files may be made in another way.
         if let Some(root) = known.filter(|root| root.settings() == files) {
             return Ok(root);
         }
-        let root = Root::open(&tree.0, files).await?;
+        let account = match &tree.2 {
+            Some(ids) => Some(Personality::of(ids, workers).await?),
+            None => None,
+        };
+        let root = Root::open(&tree.0, files, account).await?;
         let root = Rc::new(root.with_folders(&tree.1).await);
         let mut roots = self.0.borrow_mut();
         // Bounds the map by the trees in use, give or take a factor of two.

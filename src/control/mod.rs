@@ -8,6 +8,7 @@
 
 mod card;
 mod core;
+mod login;
 mod perform;
 mod running;
 mod upgrade;
@@ -22,7 +23,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 pub use self::card::{Card, Moving, Register};
-pub use self::core::{Core, Load, Parts, Phase, Present, Roots, Settings, Stop};
+pub use self::core::{Core, Host, Load, Parts, Phase, Present, Roots, Settings, Stop};
 
 use crate::data::pool::Reservation;
 use crate::proto::failure::Failure;
@@ -70,7 +71,7 @@ pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<
         tracing::info!(
             session = connection.card.id(),
             peer = %connection.card.peer(),
-            user = connection.session.user().map(proto::printable),
+            user = connection.card.user().as_deref().map(proto::printable),
             seconds = connection.card.started().elapsed().as_secs(),
             "session ended"
         );
@@ -152,7 +153,7 @@ impl Connection {
         };
         let secured = tls.map(|tls| Secured::new(tls.session(card.id())));
         Self {
-            session: Session::new(Rc::clone(&settings.limits), client),
+            session: Session::new(settings.limits_at(arrival.listener), client),
             decoder: LineDecoder::new(settings.line_length),
             card,
             core,
@@ -249,7 +250,7 @@ impl Connection {
                     if let Some(opened) = running.opened() {
                         self.event(Event::TransferOpened(opened));
                     }
-                    running.log(&self.card, self.session.user(), &outcome);
+                    running.log(&self.card, &outcome);
                     self.card.set_transfer(None);
                 }
                 self.event(Event::TransferEnded(outcome));
@@ -303,7 +304,7 @@ impl Connection {
         }
         match self.session.user() {
             Some(_) => self.card.heard() + self.session.idle_timeout(),
-            None => self.login_since + self.settings.limits.login_timeout,
+            None => self.login_since + self.session.login_timeout(),
         }
     }
 
@@ -323,8 +324,9 @@ impl Connection {
         if tempo.next() > now {
             self.core.throttle.hits.count(Limit::CommandsPerSecond);
             if tempo.is_news() {
-                let user = self.session.user().map(proto::printable);
-                tracing::warn!(peer = %self.card.peer(), user, "commands come too fast and are slowed down");
+                let (peer, user) = (self.card.peer(), self.card.user());
+                let user = user.as_deref().map(proto::printable);
+                tracing::warn!(%peer, user, "commands come too fast and are slowed down");
             }
         }
     }
@@ -458,7 +460,7 @@ impl Connection {
                     break outcome;
                 }
             };
-            running.log(&self.card, self.session.user(), &outcome);
+            running.log(&self.card, &outcome);
             self.card.set_transfer(None);
         }
         hang_up(&self.socket);

@@ -1,33 +1,27 @@
 //! Actions of the session as calls into the rest of the server; their answers as events.
 
-use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
 use super::{Connection, Core, Load, Phase, Tree, hang_up};
-use crate::auth::{Counts, Identity, Outcome};
 use crate::config::Announce;
 use crate::data::pool::{Request as PortRequest, Reservation};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
 use crate::proto::rights::Rights;
-use crate::session::action::{
-    Credentials, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer,
-};
+use crate::session::action::{Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer};
 use crate::session::event::{Answer, Opened, Transferred, Verdict};
 use crate::session::{Action, Event, Noted};
 use crate::storage::{self, Format, ListRequest, Root, UploadKind, UploadRules};
+use crate::sys;
 use crate::sys::file::FileKind;
 use crate::throttle::{Direction, Limit, Pace};
 use crate::tls::DataTls;
 use crate::transfer::{self, Order, Prepared, Wire};
 use crate::uring::{self, Fd};
-use crate::{proto, sys};
 
 impl Connection {
     /// Performs what takes time or reaches outside.
@@ -40,6 +34,10 @@ impl Connection {
             Action::Admit(user) => {
                 let verdict = self.admit(user).await;
                 self.verified(verdict)
+            }
+            Action::ChooseHost(name) => {
+                let limits = self.core.settings().limits_of(&name);
+                self.session.handle(Event::HostChosen(limits))
             }
             Action::Ask(request) => {
                 let answer = self.answer(request).await;
@@ -65,6 +63,8 @@ impl Connection {
             Action::Reset => {
                 self.login_since = Instant::now();
                 self.forget_user();
+                let limits = self.core.settings().limits_at(self.listener);
+                self.session.begin_at(limits);
                 None
             }
             Action::Secure => {
@@ -79,6 +79,8 @@ impl Connection {
             Action::ClearAndReset => {
                 self.login_since = Instant::now();
                 self.forget_user();
+                let limits = self.core.settings().limits_at(self.listener);
+                self.session.begin_at(limits);
                 self.downgrade().await;
                 None
             }
@@ -89,8 +91,11 @@ impl Connection {
 
     fn verified(&mut self, verdict: Verdict) -> Option<Action> {
         let next = self.session.handle(Event::Verified(verdict));
-        let user = self.session.shared_user();
-        self.core.register.set_user(&self.card, user);
+        // Elsewhere it has been written down with the host's name, by `enter`.
+        if self.session.host().is_empty() {
+            let user = self.session.shared_user();
+            self.core.register.set_user(&self.card, user);
+        }
         next
     }
 
@@ -99,125 +104,6 @@ impl Connection {
         self.tree = None;
         self.member = None;
         self.reservation = None;
-    }
-
-    async fn verify(&mut self, credentials: Credentials) -> Verdict {
-        let asked = Instant::now();
-        let user = credentials.user.clone();
-        if let Some(identity) = self.core.authenticator.anonymous(&user) {
-            return self.enter(identity).await;
-        }
-        let outcome = self.identify(credentials).await;
-        self.judge(&user, asked, outcome).await
-    }
-
-    /// Lets a user in whom the client's certificate names.
-    async fn admit(&mut self, user: Vec<u8>) -> Verdict {
-        let asked = Instant::now();
-        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.card.peer());
-        let name = user.clone();
-        let admit = move || authenticator.admit(&name, client);
-        let outcome = match self.core.verifiers.run(admit).await {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Unavailable(error.to_string()),
-        };
-        self.judge(&user, asked, outcome).await
-    }
-
-    async fn judge(&mut self, user: &[u8], asked: Instant, outcome: Outcome) -> Verdict {
-        let outcome = match outcome {
-            Outcome::Accepted(identity) => Ok(identity),
-            Outcome::Refused(reason) => Err(reason),
-            Outcome::Unavailable(error) => {
-                tracing::error!(peer = %self.card.peer(), error, "logins cannot be verified");
-                return Verdict::Unavailable;
-            }
-        };
-        let limits = self.core.settings().guard;
-        let authenticator = &self.core.authenticator;
-        match authenticator.judge(user, self.card.peer(), outcome, &limits) {
-            Ok(identity) => self.enter(identity).await,
-            Err((reason, delay)) => {
-                let user = proto::printable(user);
-                tracing::warn!(peer = %self.card.peer(), user, %reason, "login refused");
-                // Counted from the question: the answer does not tell how long its making took.
-                self.wait_until(asked + delay).await;
-                Verdict::Refused
-            }
-        }
-    }
-
-    /// Who it is, from memory if possible, otherwise from a worker.
-    async fn identify(&self, credentials: Credentials) -> Outcome {
-        let Credentials { user, password } = credentials;
-        let (authenticator, client) = (Arc::clone(&self.core.authenticator), self.card.peer());
-        if let Some(outcome) = authenticator.verify_at_once(&user, &password, client) {
-            return outcome;
-        }
-        let verify = move || authenticator.verify(&user, &password, client);
-        match self.core.verifiers.run(verify).await {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Unavailable(error.to_string()),
-        }
-    }
-
-    /// Lets this session wait, and no other; not beyond its end, by the server's or otherwise.
-    async fn wait_until(&self, until: Instant) {
-        let mut sleep = pin!(tokio::time::sleep_until(until.into()));
-        // Whoever ends the session wakes its task.
-        poll_fn(|context| match self.phase() {
-            Phase::Serving => sleep.as_mut().poll(context),
-            Phase::Draining | Phase::Ending => Poll::Ready(()),
-        })
-        .await;
-    }
-
-    /// Opens the tree of a user who may log in.
-    async fn enter(&mut self, identity: Identity) -> Verdict {
-        let Identity {
-            name,
-            root,
-            rights,
-            quota,
-            folders,
-            allowance,
-        } = identity;
-        let settings = self.core.settings();
-        let member = self.core.throttle.enter(
-            &name,
-            allowance.unwrap_or(settings.anonymous),
-            settings.sessions_per_user,
-            settings.session_rates,
-        );
-        if member.is_none() {
-            tracing::warn!(peer = %self.card.peer(), user = name, "login refused: too many sessions");
-            return Verdict::TooMany;
-        }
-        match self
-            .core
-            .roots
-            .open(root.clone(), folders, self.core.settings().files)
-            .await
-        {
-            Ok(opened) => {
-                let session = self.card.id();
-                tracing::info!(session, peer = %self.card.peer(), user = name, "login");
-                Counts::add(&self.core.authenticator.counts().accepted);
-                let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
-                self.member = member;
-                self.tree = Some(Tree {
-                    root: opened,
-                    rights: Arc::clone(&rights),
-                    quota,
-                });
-                Verdict::Accepted(rights)
-            }
-            Err(error) => {
-                let root = root.display();
-                tracing::error!(user = name, %root, %error, "the root of a user cannot be opened");
-                Verdict::Unavailable
-            }
-        }
     }
 
     /// The tree of the user. Without one nothing exists.
@@ -376,6 +262,15 @@ impl Connection {
         }
     }
 
+    /// What a data connection is protected by.
+    fn protection(&self, wanted: bool, is_upload: bool) -> Result<Option<DataTls>, Failure> {
+        match (wanted, &self.secured) {
+            (false, _) => Ok(None),
+            (true, Some(secured)) => Ok(Some(secured.tls.data(is_upload))),
+            (true, None) => Err(Failure::NegotiationFailed),
+        }
+    }
+
     fn start(&mut self, plan: Plan) {
         let core = Rc::clone(&self.core);
         let tree = self.tree();
@@ -391,19 +286,16 @@ impl Connection {
         };
         let transfer = plan.transfer;
         let is_upload = matches!(transfer, Transfer::Store { .. });
-        let tls = match (plan.protected, &self.secured) {
-            (false, _) => Ok(None),
-            (true, Some(secured)) => Ok(Some(secured.tls.data(is_upload))),
-            (true, None) => Err(Failure::NegotiationFailed),
-        };
+        let tls = self.protection(plan.protected, is_upload);
         let counted = Load::transfer(&core);
         let direction = match is_upload {
             true => Direction::Up,
             false => Direction::Down,
         };
+        let counts = !matches!(transfer, Transfer::List { .. } | Transfer::Digest { .. });
         let pace = core
             .throttle
-            .pace(self.card.peer(), self.member.as_ref(), direction);
+            .pace(self.card.peer(), self.member.as_ref(), direction, counts);
         let future = {
             let shared = Rc::clone(&shared);
             async move {
@@ -436,7 +328,7 @@ impl Connection {
                             tls: tls?,
                         };
                         let order = order(&core, other, &tree)?;
-                        run(&core, &tree.root, order, link, &shared, pace)
+                        run(&core, &tree.root, order, link, &shared, pace?)
                             .await
                             .map(Transferred::Bytes)
                     }

@@ -90,12 +90,7 @@ impl Running {
     }
 
     /// One line for each transfer.
-    pub(super) fn log(
-        &self,
-        card: &Card,
-        user: Option<&[u8]>,
-        outcome: &Result<Transferred, Failure>,
-    ) {
+    pub(super) fn log(&self, card: &Card, outcome: &Result<Transferred, Failure>) {
         let Label { verb, path } = &self.shared.label;
         let (session, peer) = (card.id(), card.peer());
         let bytes = self.shared.watch.bytes();
@@ -104,7 +99,7 @@ impl Running {
         // Told only if a rate was waited for.
         let waited = Some(self.shared.watch.waited().as_secs_f64()).filter(|waited| *waited > 0.0);
         let tls = self.shared.watch.protection();
-        let user = user.map(proto::printable);
+        let user = card.user().as_deref().map(proto::printable);
         let path = proto::printable(path);
         match outcome {
             Ok(_) => {

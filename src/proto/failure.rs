@@ -50,6 +50,9 @@ pub enum Failure {
     /// The quota is used up.
     #[error("quota reached")]
     QuotaReached,
+    /// What may be moved in this period has been moved.
+    #[error("volume used up")]
+    VolumeUsedUp,
     /// The file would be larger than files may be.
     #[error("file too large")]
     FileTooLarge,

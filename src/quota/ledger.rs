@@ -13,10 +13,10 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::Usage;
 
-/// Where the ledger of a user is. Names of users have no slash; a leading dot is not one of a hidden
-/// file or of a directory above.
+/// Where the ledger of a user is. The slash of `shop/alice` is written as a percent sign, which no name
+/// has; a leading dot is not one of a hidden file or of a directory above.
 pub(super) fn path(directory: &Path, user: &str) -> PathBuf {
-    directory.join(format!("{PREFIX}{user}"))
+    directory.join(format!("{PREFIX}{}", user.replace('/', "%")))
 }
 
 /// What was stored when the last session of the user ended; `None` when nobody can tell.
@@ -40,7 +40,7 @@ pub(super) fn all(directory: &Path) -> io::Result<BTreeMap<String, Option<Usage>
             .to_str()
             .and_then(|name| name.strip_prefix(PREFIX))
         {
-            users.insert(user.to_owned(), read_closed(&entry.path())?);
+            users.insert(user.replace('%', "/"), read_closed(&entry.path())?);
         }
     }
     Ok(users)

@@ -8,6 +8,7 @@
 //! After a crash it still says so, and the tree is counted again before the next change.
 
 mod ledger;
+mod volume;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+pub use volume::{Direction, Moved, Volume};
 
 use crate::config::QuotaLimits;
 use crate::proto::failure::Failure;
@@ -37,6 +40,7 @@ pub struct Quotas {
     directory: PathBuf,
     workers: Workers,
     users: Mutex<HashMap<String, Weak<Quota>>>,
+    volumes: Mutex<HashMap<String, Weak<Volume>>>,
     refusals: Arc<AtomicU64>,
     closing: Arc<Closing>,
 }
@@ -55,6 +59,7 @@ impl Quotas {
             directory: directory.to_owned(),
             workers,
             users: Mutex::default(),
+            volumes: Mutex::default(),
             refusals: Arc::default(),
             closing: Arc::default(),
         }

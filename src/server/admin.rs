@@ -18,9 +18,9 @@ use super::door::Other;
 use super::mailbox::Message;
 use super::metrics;
 use super::sessions::{self, Selection};
-use crate::auth::{Authenticator, Counts, UserName, is_anonymous};
+use crate::auth::{Authenticator, Counts, check_identity_name};
 use crate::data::report::{LoginReport, Report, Settings};
-use crate::quota::{Quotas, Usage};
+use crate::quota::{Moved, Quotas, Usage};
 use crate::sys;
 use crate::throttle::Throttle;
 
@@ -136,27 +136,27 @@ impl Desk {
                 Ok(users) => ("200 OK", text, quota_lines(&users)),
                 Err(error) => ("409 Conflict", text, format!("users.state: {error}\n")),
             },
+            (Some("GET"), Some("/volumes")) => match self.quotas.volumes() {
+                Ok(volumes) => ("200 OK", text, volume_lines(&volumes)),
+                Err(error) => ("409 Conflict", text, format!("users.state: {error}\n")),
+            },
             (Some("POST"), Some(page)) if page.starts_with(RESCAN) => {
-                let user = &page[RESCAN.len()..];
-                if UserName::parse(user.as_bytes()).is_err() && !is_anonymous(user.as_bytes()) {
-                    return ("400 Bad Request", text, "no name of a user\n".to_owned());
-                }
-                match self.quotas.forget(user) {
-                    Ok(()) => (
-                        "200 OK",
-                        text,
-                        format!("What {user} stores is counted before the next change.\n"),
-                    ),
-                    Err(error) => ("409 Conflict", text, format!("users.state: {error}\n")),
-                }
+                let told = "is counted before the next change";
+                let forget = |user: &str| self.quotas.forget(user);
+                of_user(&page[RESCAN.len()..], "stores", told, forget)
+            }
+            (Some("POST"), Some(page)) if page.starts_with(RESET) => {
+                let told = "counts from nothing again";
+                let reset = |user: &str| self.quotas.reset_volume(user);
+                of_user(&page[RESET.len()..], "moves", told, reset)
             }
             (Some(method @ ("GET" | "POST")), Some(page)) => {
                 self.sessions(method, page).unwrap_or_else(|| {
                     (
                         "404 Not Found",
                         text,
-                        "GET /ports, GET /metrics, GET /quotas, GET /sessions, POST /reload, \
-                         POST /quotas/rescan/USER, POST /sessions/kick?...\n"
+                        "GET /ports, GET /metrics, GET /quotas, GET /volumes, GET /sessions, \
+                         POST /reload, POST /quotas/rescan/USER, POST /volumes/reset/USER, POST /sessions/kick?...\n"
                             .to_owned(),
                     )
                 })
@@ -255,6 +255,32 @@ fn quota_lines(users: &BTreeMap<String, Option<Usage>>) -> String {
     lines.collect()
 }
 
+/// A line for each user: the first day of the period, bytes to clients and to the server, and name.
+fn volume_lines(volumes: &[(String, Moved)]) -> String {
+    let lines = volumes.iter().map(|(name, moved)| {
+        let Moved { since, down, up } = moved;
+        format!("{since} {down} {up} {name}\n")
+    });
+    lines.collect()
+}
+
+/// Does something to the figures of a user, and tells of it.
+fn of_user(
+    user: &str,
+    what: &str,
+    told: &str,
+    act: impl FnOnce(&str) -> io::Result<()>,
+) -> (&'static str, &'static str, String) {
+    let text = "text/plain";
+    if check_identity_name(user).is_err() {
+        return ("400 Bad Request", text, "no name of a user\n".to_owned());
+    }
+    match act(user) {
+        Ok(()) => ("200 OK", text, format!("What {user} {what} {told}.\n")),
+        Err(error) => ("409 Conflict", text, format!("users.state: {error}\n")),
+    }
+}
+
 /// The first line of the request, after which its end is awaited.
 fn read_request(stream: &mut UnixStream) -> io::Result<String> {
     let mut request = Vec::new();
@@ -284,6 +310,7 @@ fn read_request(stream: &mut UnixStream) -> io::Result<String> {
 }
 
 const RESCAN: &str = "/quotas/rescan/";
+const RESET: &str = "/volumes/reset/";
 
 const BUSY: &str = "the server is busy, ask again\n";
 

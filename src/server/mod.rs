@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 pub use summary::Summary;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Helpers};
 use crate::config::{Config, Host, PassivePool, Problem};
 use crate::control::Phase;
 use crate::data::lending::{self, Neighbours};
@@ -176,6 +176,7 @@ pub fn run(
         authenticator: crew.authenticator,
         keys: crew.keys,
         certificates: Watched::new(&config.tls),
+        verifiers: crew.verifiers,
         orders: receiver,
         resolver,
         config: Arc::clone(&config),
@@ -198,6 +199,18 @@ pub fn run(
     Ok(())
 }
 
+/// Takes the rights that the server needs only at moments out of effect, where it was started with them
+/// and not as root. To be called before the first thread is started, which would have them for good.
+///
+/// # Errors
+/// As capset(2).
+pub fn hold_rights_back(config: &Config) -> Result<(), ServeError> {
+    match config.users.system && !sys::credentials::is_root() {
+        true => sys::acting::hold_back().map_err(system("hold capabilities back")),
+        false => Ok(()),
+    }
+}
+
 /// What only root may be able to make, before the first thread.
 struct Ground {
     cpus: Vec<usize>,
@@ -206,6 +219,7 @@ struct Ground {
     pools: Vec<PassivePool>,
     bound: Bound,
     admin: Option<UnixListener>,
+    helpers: Helpers,
     signals: Signals,
     keys: Arc<Keys>,
     tls: Option<Arc<Tls>>,
@@ -226,6 +240,7 @@ impl Ground {
         let pools = config.passive_pools();
         let bound = passive::bind(&pools, cpus.len(), &[]).verdict(&pools, config.data.borrow)?;
         let admin = admin_socket(config);
+        let helpers = Helpers::start(config).map_err(system("start a helper process"))?;
         let signals = Signals::block().map_err(system("block signals"))?;
         let keys = Keys::new().map_err(|error| system("make keys")(io::Error::other(error)))?;
         let tls = Tls::load(&config.tls, &keys).map_err(ServeError::Tls)?;
@@ -241,6 +256,7 @@ impl Ground {
             pools,
             bound,
             admin,
+            helpers,
             signals,
             keys,
             tls: tls.map(Arc::new),
@@ -261,6 +277,7 @@ struct Crew {
     throttle: Arc<Throttle>,
     authenticator: Arc<Authenticator>,
     keys: Arc<Keys>,
+    verifiers: Workers,
     missing: usize,
 }
 
@@ -283,7 +300,7 @@ impl Crew {
         let common = Common {
             config: Arc::clone(config),
             tls: ground.tls,
-            authenticator: Arc::new(Authenticator::new(&config.anonymous, &config.users)),
+            authenticator: Arc::new(Authenticator::with_helpers(config, ground.helpers)),
             verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
                 .map_err(system("start threads"))?,
             quotas: Arc::new(Quotas::new(&config.users.state, listers.clone())),
@@ -298,6 +315,7 @@ impl Crew {
         let quotas = Arc::clone(&common.quotas);
         let throttle = Arc::clone(&common.throttle);
         let authenticator = Arc::clone(&common.authenticator);
+        let verifiers = common.verifiers.clone();
         let missing_count = ground.bound.missing_count();
         let Bound { ports, missing, .. } = ground.bound;
         let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
@@ -327,6 +345,7 @@ impl Crew {
             throttle,
             authenticator,
             keys: ground.keys,
+            verifiers,
             missing: missing_count,
         })
     }
@@ -371,6 +390,7 @@ fn survey(config: &Config) -> Result<(Vec<usize>, u64), ServeError> {
     let checked = config.check(&Host {
         cpus: allowed.clone(),
         root: sys::credentials::is_root(),
+        acts_as_others: sys::acting::is_allowed(),
     });
     for warning in &checked.warnings {
         tracing::warn!("{warning}");
@@ -383,15 +403,19 @@ fn survey(config: &Config) -> Result<(Vec<usize>, u64), ServeError> {
     Ok((config.server.cores.cpus(&allowed), descriptors))
 }
 
-/// Becomes the account to run as. Port 20 needs CAP_NET_BIND_SERVICE for as long as the server runs.
+/// Becomes the account to run as. Port 20 needs CAP_NET_BIND_SERVICE for as long as the server runs,
+/// and users who act as accounts of this host need CAP_SETUID and CAP_SETGID.
 fn give_up_root(account: &Account, config: &Config) -> Result<(), ServeError> {
     let low_port = (1..1024).contains(&config.data.active_source_port);
-    let keep = match config.data.active && low_port {
-        true => Keep::BindLowPorts,
-        false => Keep::Nothing,
-    };
+    let mut keep = Vec::new();
+    if config.data.active && low_port {
+        keep.push(Keep::BindLowPorts);
+    }
+    if config.users.system {
+        keep.push(Keep::ActAsUsers);
+    }
     account
-        .become_permanently(keep)
+        .become_permanently(&keep)
         .map_err(system("become server.user"))
 }
 

@@ -155,7 +155,7 @@ fn access_text(config: &Config) -> String {
         ));
     }
     if config.users.enabled {
-        parts.push(format!("users of {}", config.users.file.display()));
+        parts.push(format!("users of {}", config.users.places()));
     }
     parts.join("; ")
 }

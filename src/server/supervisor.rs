@@ -24,6 +24,8 @@ use crate::data::lending::Neighbours;
 use crate::data::report;
 use crate::sys;
 use crate::sys::signal::{Signal, Signals};
+use crate::sys::worker::Workers;
+use crate::telemetry::log;
 use crate::throttle::Throttle;
 use crate::tls::{Keys, Tls};
 
@@ -41,6 +43,7 @@ pub(super) struct Supervisor<'r> {
     pub(super) keys: Arc<Keys>,
     /// The files of certificates.
     pub(super) certificates: Watched,
+    pub(super) verifiers: Workers,
     pub(super) orders: Receiver<Order>,
     pub(super) resolver: Option<Resolver>,
     pub(super) config: Arc<Config>,
@@ -204,7 +207,13 @@ impl Supervisor<'_> {
             .set_limits(sessions_max, config.limits.sessions_per_ip.map(Into::into));
         self.throttle.set(&config);
         // Logins go by it from now on; who is logged in stays.
-        self.authenticator.reload(&config.anonymous, &config.users);
+        self.authenticator.reload(&config);
+        if let Err(error) = self.verifiers.set_threads(config.users.hash_threads) {
+            told.push(format!("warning: fewer threads verify passwords: {error}"));
+        }
+        if let Err(error) = log::set_level(config.log.level.as_str()) {
+            told.push(format!("warning: {error}"));
+        }
         self.tell_cores(&config, tls, bound)?;
         Ok(told.join("\n"))
     }

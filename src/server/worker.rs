@@ -1,6 +1,7 @@
 //! One core: a pinned thread with its own ring, which accepts and serves its share of the clients.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -15,8 +16,8 @@ use super::mailbox::{Message, Ports};
 use super::passive;
 use super::sessions;
 use crate::auth::Authenticator;
-use crate::config::{ClientLogin, Config, TlsPolicy};
-use crate::control::{Core, Parts, Phase, Register, Settings};
+use crate::config::{Anonymous, ClientLogin, Config, TlsPolicy, Users};
+use crate::control::{Core, Host, Parts, Phase, Register, Settings};
 use crate::data::active::{self, Active};
 use crate::data::lending::{Mailbox, Neighbours};
 use crate::data::pool::{PassiveListener, Pool};
@@ -66,7 +67,11 @@ pub(super) fn run(share: Share, ready: impl FnOnce()) -> io::Result<()> {
         tracing::warn!(core = share.index, cpu = share.cpu, %error, "cannot pin the core's thread");
     }
     let spare = Spare::new()?;
-    uring::start(&RingOptions::default(), || serve(share, spare, ready))
+    let options = RingOptions {
+        personalities: share.common.config.users.system,
+        ..RingOptions::default()
+    };
+    uring::start(&options, || serve(share, spare, ready))
 }
 
 async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
@@ -216,39 +221,94 @@ fn settings(config: &Config, tls: Option<Arc<Tls>>) -> Settings {
     let pools = config.passive_pools();
     let listeners = 0..config.server.listen.len();
     Settings {
-        limits: Rc::new(session::Limits {
-            login_attempts: limits.login_attempts,
-            idle_timeout: limits.idle_timeout,
-            login_timeout: limits.login_timeout,
-            passive: config.data.passive,
-            active: config.data.active,
-            fxp: config.data.fxp_networks.clone(),
-            tls: Demands {
-                offered: tls.is_some(),
-                login: config.tls.is_required(),
-                data: config.tls.policy == TlsPolicy::RequireData,
-                clear: config.tls.clear_commands,
-                certificate: match config.tls.client_login {
-                    ClientLogin::Password => CertificateUse::None,
-                    ClientLogin::Name => CertificateUse::Name,
-                    ClientLogin::Certificate => CertificateUse::Login,
-                },
-            },
-            greeting: config.server.greeting.clone(),
-        }),
+        hosts: hosts(config, demands(config, tls.is_some())),
+        host_names: host_names(config),
+        host_at: listeners
+            .clone()
+            .map(|listener| Rc::from(config.host_at(listener).map_or("", |host| &host.name)))
+            .collect(),
         guard: limits.guard,
         line_length: limits.line_length,
         reply_timeout: limits.reply_timeout,
         commands_per_second: limits.commands_per_second,
         session_rates: limits.session_rates,
-        sessions_per_user: config.users.sessions_per_user,
-        anonymous: config.anonymous.allowance,
         files: config.files,
         tls,
         tls_starts: listeners.clone().map(|it| config.tls_start(it)).collect(),
         addressing: listeners.clone().map(|it| config.addressing(it)).collect(),
         pools: listeners.map(|it| config.pool_of(&pools, it)).collect(),
     }
+}
+
+/// What holds on the server and on each virtual host, by the names of their sections.
+/// What is offered and asked for of TLS, on every host.
+fn demands(config: &Config, offered: bool) -> Demands {
+    let tls = &config.tls;
+    Demands {
+        offered,
+        login: tls.is_required(),
+        data: tls.policy == TlsPolicy::RequireData,
+        clear: tls.clear_commands,
+        certificate: match tls.client_login {
+            ClientLogin::Password => CertificateUse::None,
+            ClientLogin::Name => CertificateUse::Name,
+            ClientLogin::Certificate => CertificateUse::Login,
+        },
+    }
+}
+
+fn hosts(config: &Config, tls: Demands) -> HashMap<Rc<str>, Host> {
+    let server = (
+        "",
+        &config.server.greeting,
+        &config.users,
+        &config.anonymous,
+        None,
+    );
+    let others = config.hosts.iter().map(|host| {
+        let allowance = Some(host.allowance);
+        (
+            &*host.name,
+            &host.greeting,
+            &host.users,
+            &host.anonymous,
+            allowance,
+        )
+    });
+    let host =
+        |(name, greeting, users, anonymous, allowance): (_, &String, &Users, &Anonymous, _)| {
+            let name: Rc<str> = Rc::from(name);
+            let limits = session::Limits {
+                login_attempts: config.limits.login_attempts,
+                idle_timeout: config.limits.idle_timeout,
+                login_timeout: config.limits.login_timeout,
+                passive: config.data.passive,
+                active: config.data.active,
+                fxp: config.data.fxp_networks.clone(),
+                tls,
+                greeting: greeting.clone(),
+                host: Rc::clone(&name),
+            };
+            let host = Host {
+                limits: Rc::new(limits),
+                sessions_per_user: users.sessions_per_user,
+                anonymous: anonymous.allowance,
+                allowance,
+            };
+            (name, host)
+        };
+    std::iter::once(server).chain(others).map(host).collect()
+}
+
+/// Where hosts are found by the names that clients use.
+fn host_names(config: &Config) -> HashMap<String, Rc<str>> {
+    let names = config.hosts.iter().flat_map(|host| {
+        let section: Rc<str> = Rc::from(&*host.name);
+        host.names
+            .iter()
+            .map(move |name| (name.clone(), Rc::clone(&section)))
+    });
+    names.collect()
 }
 
 fn active_policy(config: &Config, source_port: u16) -> active::Policy {

@@ -10,6 +10,8 @@ use crate::proto::path::VirtualPath;
 /// Something the world outside has to do next.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Action {
+    /// Find the virtual host of this name (RFC 7151); answered by `HostChosen`.
+    ChooseHost(Vec<u8>),
     /// Check a password and open the user's tree; answered by `Verified`.
     Verify(Credentials),
     /// Open the tree of this user, whom the client's certificate names, if the user may log in; answered by
@@ -33,7 +35,8 @@ pub enum Action {
     Start(Box<Plan>),
     /// End the running transfer as soon as possible; its `TransferEnded` follows.
     Abort,
-    /// Forget the user and the reserved port (REIN).
+    /// Forget the user, the reserved port and the virtual host that was asked for (REIN); answered by
+    /// [`Session::begin_at`](super::Session::begin_at).
     Reset,
     /// Do the same; then send what is still to be sent, throw away what else has come, and begin TLS
     /// on the control connection.

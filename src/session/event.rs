@@ -1,8 +1,10 @@
 //! What the session is told: one event at a time, in the order in which it happened.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Limits;
 use crate::proto::failure::Failure;
 use crate::proto::rights::Rights;
 
@@ -15,6 +17,9 @@ pub enum Event<'a> {
     LineTooLong,
     /// The client has shown a certificate that is good, and that names these.
     Certified(Vec<Vec<u8>>),
+    /// The answer to [`Action::ChooseHost`](super::Action::ChooseHost): what holds on that host;
+    /// `None`: there is no such host.
+    HostChosen(Option<Rc<Limits>>),
     /// The answer to [`Action::Verify`](super::Action::Verify) or to
     /// [`Action::Admit`](super::Action::Admit).
     Verified(Verdict),
@@ -44,6 +49,8 @@ pub enum Verdict {
     Refused,
     /// They belong together, but the user has as many sessions as one may have.
     TooMany,
+    /// They belong together, but the virtual host has as many sessions as it may have.
+    HostFull,
     /// It could not be found out: the user file or the user's tree cannot be read, or too many
     /// logins are waiting.
     Unavailable,

@@ -1,16 +1,17 @@
-//! Who works here: USER, PASS, ACCT, REIN (RFC 959 §4.1.1).
+//! Who works here, and on which host: USER, PASS, ACCT, REIN (RFC 959 §4.1.1), HOST (RFC 7151).
 
 use std::mem;
+use std::rc::Rc;
 
 use super::action::Credentials;
 use super::event::Verdict;
 use super::protection::{CertificateUse, Protection};
-use super::{Action, DEFAULT_HASH, Login, Question, Session};
+use super::{Action, DEFAULT_HASH, Limits, Login, Question, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::command::{Command, Verb};
 use crate::proto::listing::FactSet;
 use crate::proto::path::VirtualPath;
-use crate::proto::reply::Code;
+use crate::proto::reply::{Code, Reply};
 
 /// Verbs that need no login. FEAT, OPTS, HOST, CLNT and CSID come first in clients' scripts
 /// (RFC 2389 §3.1, RFC 7151 §3.2).
@@ -109,6 +110,32 @@ impl Session {
         }
     }
 
+    /// RFC 7151 §3.2: HOST comes before USER, and may come again.
+    pub(super) fn choose_host(&mut self, name: &[u8]) -> Option<Action> {
+        if !matches!(self.login, Login::Start) {
+            self.say(Code::BAD_SEQUENCE, "HOST must come before USER.");
+            return None;
+        }
+        Some(Action::ChooseHost(name.to_vec()))
+    }
+
+    pub(super) fn host_chosen(&mut self, limits: Option<Rc<Limits>>) {
+        let Some(limits) = limits else {
+            // RFC 7151 §3.2: 504 for a host that is not known; the one before it stays.
+            self.say(Code::BAD_PARAMETER, "There is no such host here.");
+            return;
+        };
+        self.begin_at(limits);
+        let greeting = Reply::text(Code::READY, self.limits.greeting.as_bytes());
+        self.reply(greeting);
+    }
+
+    /// What holds for this session from now on, which nobody is logged in to.
+    pub fn begin_at(&mut self, limits: Rc<Limits>) {
+        self.idle_timeout = limits.idle_timeout;
+        self.limits = limits;
+    }
+
     fn password(&mut self, password: &[u8]) -> Option<Action> {
         match mem::replace(&mut self.login, Login::Start) {
             Login::Named(user) => {
@@ -160,6 +187,13 @@ impl Session {
                 self.say(
                     Code::CLOSING,
                     "Too many sessions of this user, try again later.",
+                );
+                Some(Action::Close)
+            }
+            Verdict::HostFull => {
+                self.say(
+                    Code::CLOSING,
+                    "Too many sessions on this host, try again later.",
                 );
                 Some(Action::Close)
             }

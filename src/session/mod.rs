@@ -72,6 +72,8 @@ pub struct Limits {
     pub tls: Demands,
     /// The text of the 220 greeting.
     pub greeting: String,
+    /// The virtual host that all this is of, by the name of its section; empty: the server itself.
+    pub host: Rc<str>,
 }
 
 /// The state of one session.
@@ -230,6 +232,10 @@ impl Session {
                 self.certified = Some(Box::new(Certified { names }));
                 None
             }
+            Event::HostChosen(limits) => {
+                self.host_chosen(limits);
+                None
+            }
             Event::Verified(verdict) => self.verified(verdict),
             Event::Answered(answer) => {
                 match mem::replace(&mut self.question, Question::None) {
@@ -331,6 +337,16 @@ impl Session {
         }
     }
 
+    /// The virtual host that the session is on, by the name of its section; empty: the server itself.
+    pub fn host(&self) -> &Rc<str> {
+        &self.limits.host
+    }
+
+    /// How long a login may take.
+    pub fn login_timeout(&self) -> Duration {
+        self.limits.login_timeout
+    }
+
     /// How long a user who is logged in may be silent.
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout
@@ -420,6 +436,7 @@ impl Session {
             Command::User(_) | Command::Pass(_) | Command::Acct(_) | Command::Rein => {
                 self.login_command(command)
             }
+            Command::Host(name) => self.choose_host(name),
             Command::Quit => {
                 self.say(Code::GOODBYE, "Goodbye.");
                 Some(Action::Close)

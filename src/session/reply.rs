@@ -27,11 +27,28 @@ pub(super) fn failed(failure: Failure) -> Reply {
             "Too little space is left on the server, try again later.",
         ),
         Failure::QuotaReached => (Code::STORAGE_EXCEEDED, "Disk quota exceeded."),
+        Failure::VolumeUsedUp => (
+            Code::STORAGE_EXCEEDED,
+            "Your transfer volume of this period is used up.",
+        ),
         Failure::FileTooLarge => (Code::STORAGE_EXCEEDED, "File too large."),
         Failure::OutOfDescriptors => (Code::LOCAL_ERROR, "Out of file descriptors, try later."),
         Failure::Overloaded => (Code::FILE_BUSY, "Server busy, try again later."),
         Failure::Unsupported => (Code::UNAVAILABLE, "Not supported for this file."),
         Failure::LocalError => (Code::LOCAL_ERROR, "Local error in processing."),
+        Failure::Aborted => (Code::TRANSFER_ABORTED, "Transfer aborted."),
+        Failure::OffsetBeyondEnd => (
+            Code::INVALID_REST,
+            "Restart point beyond the end of the file.",
+        ),
+        failure => return data_connection_failed(failure),
+    };
+    Reply::new(code, text)
+}
+
+/// The same where the data connection is to blame.
+fn data_connection_failed(failure: Failure) -> Reply {
+    let (code, text) = match failure {
         Failure::NoDataConnection => (Code::NO_DATA_CONNECTION, "Can't open data connection."),
         Failure::NoPassivePort => (
             Code::NO_DATA_CONNECTION,
@@ -69,11 +86,7 @@ pub(super) fn failed(failure: Failure) -> Reply {
             Code::TRANSFER_ABORTED,
             "Data connection closed without the end of its TLS session: the file may be cut short.",
         ),
-        Failure::Aborted => (Code::TRANSFER_ABORTED, "Transfer aborted."),
-        Failure::OffsetBeyondEnd => (
-            Code::INVALID_REST,
-            "Restart point beyond the end of the file.",
-        ),
+        _ => (Code::LOCAL_ERROR, "Local error in processing."),
     };
     Reply::new(code, text)
 }

@@ -1,7 +1,7 @@
 //! What changes or tells the session's settings: TYPE MODE STRU ALLO FEAT OPTS HELP SYST NOOP LANG
-//! CLNT CSID HOST.
+//! CLNT CSID.
 
-use super::{Login, Session};
+use super::Session;
 use crate::proto::argument::TypeCode;
 use crate::proto::command::{Command, OptsCommand, Verb};
 use crate::proto::feature;
@@ -38,11 +38,6 @@ impl Session {
                     "; OS=Linux; CaseSensitive=1; DirSep=/;"
                 ),
             ),
-            Command::Host(_) => match self.login {
-                // RFC 7151 §3.2: before USER only. One host is served, whatever its name.
-                Login::Start => self.say(Code::READY, "Host accepted."),
-                _ => self.say(Code::BAD_SEQUENCE, "HOST must come before USER."),
-            },
             _ => {}
         }
     }

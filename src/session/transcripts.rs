@@ -50,6 +50,7 @@ fn limits() -> Limits {
         fxp: Vec::new(),
         tls: Demands::default(),
         greeting: "ringftpd ready.".to_owned(),
+        host: Rc::from(""),
     }
 }
 
@@ -263,12 +264,20 @@ fn outside(stage: &mut Stage, text: &str) {
         return;
     }
     let event = match words[0] {
+        "host" => Event::HostChosen((words[1] != "unknown").then(|| {
+            Rc::new(Limits {
+                greeting: format!("{} ready.", words[1]),
+                host: Rc::from(words[1]),
+                ..limits()
+            })
+        })),
         "accepted" => Event::Verified(Verdict::Accepted(rights(words[1]))),
         "certified" => {
             let names = words[1..].iter().map(|name| name.as_bytes().to_vec());
             Event::Certified(names.collect())
         }
         "refused" => Event::Verified(Verdict::Refused),
+        "host-full" => Event::Verified(Verdict::HostFull),
         "too-many" => Event::Verified(Verdict::TooMany),
         "unavailable" => Event::Verified(Verdict::Unavailable),
         "done" => Event::Answered(Ok(Answer::Done)),
@@ -307,7 +316,7 @@ fn outside(stage: &mut Stage, text: &str) {
 }
 
 fn failure(name: &str) -> Failure {
-    const ALL: [Failure; 31] = [
+    const ALL: [Failure; 32] = [
         Failure::NegotiationFailed,
         Failure::NotResumed,
         Failure::Truncated,
@@ -325,6 +334,7 @@ fn failure(name: &str) -> Failure {
         Failure::ReadOnlyTree,
         Failure::StorageFull,
         Failure::QuotaReached,
+        Failure::VolumeUsedUp,
         Failure::FileTooLarge,
         Failure::OutOfDescriptors,
         Failure::Overloaded,
@@ -348,6 +358,7 @@ fn failure(name: &str) -> Failure {
 
 fn describe(action: &Action) -> String {
     match action {
+        Action::ChooseHost(name) => format!("host {}", escape(name)),
         Action::Verify(credentials) => format!(
             "verify {} {}",
             escape(&credentials.user),

@@ -5,10 +5,11 @@ use crate::proto::path::VirtualPath;
 use crate::quota::{FileId, Quota, Usage};
 use crate::sys::file::{self, FileKind};
 use crate::sys::flag::{AT_REMOVEDIR, O_PATH, RENAME_NOREPLACE};
-use crate::uring::{self, Fd};
+use crate::uring::{self, Handle};
 
 use super::publish::Name;
 use super::root::{Root, failure};
+use super::upload::off_core;
 
 impl Root {
     /// Makes a directory, with every permission that `umask` (or the settings) leaves.
@@ -129,7 +130,7 @@ impl Root {
         modified: Option<i64>,
     ) -> Result<(), Failure> {
         let file = self.resolve("set attributes", path, O_PATH).await?;
-        let set = || {
+        let set = move || {
             if let Some(mode) = mode {
                 file::set_mode(&file, mode)?;
             }
@@ -138,12 +139,17 @@ impl Root {
                 file::set_times(&file, None, Some(modified))
             })
         };
-        set().map_err(|error| failure("set attributes", path, &error))
+        let set = match self.directory.ids() {
+            // An inode in memory is changed.
+            None => set(),
+            ids => off_core(ids, set).await,
+        };
+        set.map_err(|error| failure("set attributes", path, &error))
     }
 }
 
 /// Which regular file has a name, and its size.
-async fn stored(parent: &Fd, name: &[u8]) -> Option<(FileId, u64)> {
+async fn stored(parent: &Handle, name: &[u8]) -> Option<(FileId, u64)> {
     let status = Name::new(parent, name).status().await.ok().flatten()?;
     let file = (status.device, status.inode);
     (status.kind == FileKind::File).then_some((file, status.size))

@@ -20,8 +20,9 @@ impl Root {
     /// [`Failure::Overloaded`] for a tree with too many directories in one place; what the file
     /// system said otherwise.
     pub async fn count(&self, workers: &Workers) -> Result<Usage, Failure> {
-        let root = self.directory.try_clone().map_err(|error| failed(&error))?;
-        let mut work = Work::new(workers, Walk::new(root));
+        let root = self.directory.fd().try_clone();
+        let root = root.map_err(|error| failed(&error))?;
+        let mut work = Work::new(workers, self.ids(), Walk::new(root));
         loop {
             if let Some(usage) = work.step(Walk::step).await?? {
                 return Ok(usage);

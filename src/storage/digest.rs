@@ -113,7 +113,8 @@ async fn read<S: Send + 'static>(
     state: S,
     update: fn(&mut S, &[u8]),
 ) -> Result<S, Failure> {
-    let mut work = Work::new(workers, (reader, Some(state)));
+    // The file is open: to read it takes no more rights.
+    let mut work = Work::new(workers, None, (reader, Some(state)));
     loop {
         let step = work
             .step(move |(reader, state)| {

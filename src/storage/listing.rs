@@ -11,11 +11,12 @@ use crate::proto::failure::Failure;
 use crate::proto::listing::FactSet;
 use crate::proto::path::VirtualPath;
 use crate::proto::rights::Rights;
+use crate::sys::acting;
 use crate::sys::worker::Workers;
 
 use super::directory::Cursor;
 use super::root::{Root, failure};
-use super::work::Work;
+use super::work::{Work, not_acting};
 
 /// What to list, and how.
 #[derive(Clone, Debug)]
@@ -94,10 +95,13 @@ impl Root {
             let more = cursor.fill(&mut chunk, FIRST_CHUNK_BYTES - LINE_BYTES_COMMON)?;
             Ok((cursor, chunk, more))
         };
-        let begun = workers.run(begin).await.map_err(|_| Failure::Overloaded)?;
-        let (cursor, first, more) = begun?;
+        let ids = self.ids();
+        let begun = workers.run(move || acting::within(ids.as_deref(), begin));
+        let begun = begun.await.map_err(|_| Failure::Overloaded)?;
+        let (cursor, first, more) = begun.map_err(|error| not_acting(&error))??;
         let work = Work::new(
             workers,
+            self.ids(),
             Job {
                 cursor,
                 chunk: Vec::new(),

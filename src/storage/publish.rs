@@ -5,22 +5,23 @@
 //! linked under its name, or renamed over the file that has it. Both are atomic: nobody ever sees
 //! half a file, and two uploads to one name end with one of them, whole.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::proto::printable;
 use crate::quota::FileId;
+use crate::sys::acting;
 use crate::sys::file::{self, FileKind, FileStatus};
 use crate::sys::flag::{
     O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE, O_WRONLY, RENAME_NOREPLACE,
 };
 use crate::sys::tree;
-use crate::uring::{self, Fd, Naming, Step};
+use crate::uring::{self, Handle, Naming, Step};
 
 use super::root::{INSIDE, Unsuitable};
+use super::upload::off_core;
 
 /// An upload that is not visible yet.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ enum AtOnce {
 /// A name in a directory.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
-    pub(super) parent: Fd,
+    pub(super) parent: Handle,
     pub(super) name: Vec<u8>,
 }
 
@@ -63,7 +64,7 @@ pub(super) struct Name {
 pub(super) struct Leftover {
     name: Name,
     /// Device and inode of the file: somebody may have stored another one under the name.
-    identity: Option<(u64, u64)>,
+    identity: Option<FileId>,
 }
 
 impl Unseen {
@@ -94,7 +95,7 @@ impl Unseen {
     /// one trip to a worker of the ring, unless something is in the way.
     pub(super) async fn write_and_publish(
         &mut self,
-        file: &Fd,
+        file: &Handle,
         bytes: Vec<u8>,
         offset: u64,
     ) -> (Result<(), Unsuitable>, Vec<u8>) {
@@ -115,7 +116,7 @@ impl Unseen {
 
     async fn try_at_once(
         &mut self,
-        file: &Fd,
+        file: &Handle,
         bytes: Vec<u8>,
         offset: u64,
     ) -> (Result<AtOnce, Unsuitable>, Vec<u8>) {
@@ -147,14 +148,12 @@ impl Unseen {
 
     /// Lets the file take over the permissions of the one that it is to replace; says whether there
     /// is one.
-    async fn take_over(&mut self, file: &Fd) -> Result<bool, Unsuitable> {
+    async fn take_over(&mut self, file: &Handle) -> Result<bool, Unsuitable> {
         self.replaced = None;
         match self.target.status().await.map_err(Unsuitable::Unknown)? {
             None => Ok(false),
             Some(status) if status.kind == FileKind::File => {
-                // The bits that make a program run as its owner are not inherited: write(2) would
-                // have cleared them, too.
-                file::set_mode(file, status.mode & 0o777).map_err(Unsuitable::Unknown)?;
+                hand_on(&status, file).await.map_err(Unsuitable::Unknown)?;
                 self.replaced = Some((identity(&status), status.size));
                 Ok(true)
             }
@@ -163,7 +162,7 @@ impl Unseen {
     }
 
     /// Gives the file its name. A file that has it is replaced and hands on its permissions.
-    pub(super) async fn publish(&mut self, file: &Fd) -> Result<(), Unsuitable> {
+    pub(super) async fn publish(&mut self, file: &Handle) -> Result<(), Unsuitable> {
         if self.replaces != Replaces::Likely && self.publish_new(file).await {
             return Ok(());
         }
@@ -190,7 +189,7 @@ impl Unseen {
     }
 
     /// Gives the file its name unless that is taken; says whether it did.
-    pub(super) async fn publish_new(&mut self, file: &Fd) -> bool {
+    pub(super) async fn publish_new(&mut self, file: &Handle) -> bool {
         let Name { parent, name } = &self.target;
         let Some(hidden) = &self.hidden else {
             return uring::link_file(file, parent, name).await.is_ok();
@@ -219,9 +218,9 @@ impl Unseen {
 }
 
 impl Name {
-    pub(super) fn new(parent: &Fd, name: &[u8]) -> Self {
+    pub(super) fn new(parent: &Handle, name: &[u8]) -> Self {
         Self {
-            parent: Rc::clone(parent),
+            parent: parent.clone(),
             name: name.to_vec(),
         }
     }
@@ -254,7 +253,7 @@ impl Name {
         name.extend_from_slice(format!("{:016x}", random()).as_bytes());
         name.extend_from_slice(HIDDEN_SUFFIX);
         Self {
-            parent: Rc::clone(&self.parent),
+            parent: self.parent.clone(),
             name,
         }
     }
@@ -272,7 +271,7 @@ impl Name {
     }
 
     /// Links a file without a name under a hidden one.
-    async fn link_hidden(&self, file: &Fd) -> io::Result<Self> {
+    async fn link_hidden(&self, file: &Handle) -> io::Result<Self> {
         for _ in 0..HIDDEN_ATTEMPTS_MAX {
             let hidden = self.hidden();
             match uring::link_file(file, &hidden.parent, &hidden.name).await {
@@ -314,23 +313,57 @@ impl Leftover {
     /// is hidden.
     pub(super) fn remove_now(self) {
         let Self {
-            name,
-            identity: wanted,
+            name: Name { parent, name },
+            identity,
         } = self;
-        let Ok(c_name) = CString::new(name.name) else {
+        let Ok(name) = CString::new(name) else {
             return;
         };
-        if wanted.is_some() {
-            match file::status_at(&name.parent, &c_name) {
-                Ok(status) if wanted == Some(identity(&status)) => {}
-                _ => return,
+        match (parent.ids(), parent.fd().try_clone()) {
+            (None, _) => remove_if(&parent, &name, identity),
+            (Some(ids), Ok(parent)) => {
+                let _ = acting::on_own_thread(ids, move || remove_if(&parent, &name, identity));
             }
+            (Some(_), Err(_)) => {}
         }
-        let _ = tree::unlink_now(&name.parent, &c_name);
     }
 }
 
-fn identity(status: &FileStatus) -> (u64, u64) {
+/// Removes a name that shows this file, or any.
+fn remove_if(parent: &impl AsFd, name: &CStr, wanted: Option<FileId>) {
+    if wanted.is_some() {
+        match file::status_at(parent, name) {
+            Ok(status) if wanted == Some(identity(&status)) => {}
+            _ => return,
+        }
+    }
+    let _ = tree::unlink_now(parent, name);
+}
+
+/// Lets a new file take over the permissions of the one that it replaces, and its group, which for a
+/// server that works for all is the same everywhere.
+async fn hand_on(old: &FileStatus, file: &Handle) -> io::Result<()> {
+    // The bits that make a program run as its owner are not inherited: write(2) would have cleared
+    // them, too.
+    let (mode, gid) = (old.mode & 0o777, old.gid);
+    let Some(ids) = file.ids() else {
+        return file::set_mode(file, mode);
+    };
+    let new = file::status(file)?;
+    if (new.mode, new.gid) == (mode, gid) {
+        return Ok(());
+    }
+    let file = file.fd().try_clone()?;
+    let set = move || {
+        if new.gid != gid {
+            tree::set_group(&file, gid)?;
+        }
+        file::set_mode(&file, mode)
+    };
+    off_core(Some(ids), set).await
+}
+
+fn identity(status: &FileStatus) -> FileId {
     (status.device, status.inode)
 }
 
@@ -366,11 +399,11 @@ mod tests {
     use crate::uring::RingOptions;
 
     /// A file system without `O_TMPFILE` is not at hand: the file gets its hidden name here.
-    async fn hidden(target: &Name, replaces: Replaces) -> (Fd, Unseen) {
+    async fn hidden(target: &Name, replaces: Replaces) -> (Handle, Unseen) {
         let (file, hidden) = target.make_hidden(0o644).await.unwrap();
         let target = target.clone();
         (
-            Rc::new(file),
+            Handle::from(file),
             Unseen {
                 target,
                 hidden: Some(hidden),
@@ -378,6 +411,10 @@ mod tests {
                 replaced: None,
             },
         )
+    }
+
+    fn handle(file: fs::File) -> Handle {
+        Handle::from(OwnedFd::from(file))
     }
 
     fn names(folder: &tempfile::TempDir) -> Vec<Vec<u8>> {
@@ -392,7 +429,7 @@ mod tests {
     fn where_files_need_names_theirs_are_hidden_and_do_not_stay() {
         let folder = tempfile::tempdir().unwrap();
         uring::start(&RingOptions::default(), || async {
-            let parent: Fd = Rc::new(fs::File::open(folder.path()).unwrap().into());
+            let parent = handle(fs::File::open(folder.path()).unwrap());
             let target = Name::new(&parent, b"file");
 
             let (file, mut first) = hidden(&target, Replaces::Maybe).await;
@@ -426,7 +463,7 @@ mod tests {
 
     #[test]
     fn hidden_names_are_told_from_others() {
-        let parent: Fd = Rc::new(tempfile::tempfile().unwrap().into());
+        let parent = handle(tempfile::tempfile().unwrap());
         let name = Name::new(&parent, b"x").hidden().name;
         for (name, expected) in [
             (&name[..], true),

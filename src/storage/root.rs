@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::config::{Files, Folder};
 use crate::proto::failure::Failure;
@@ -15,13 +16,15 @@ use crate::sys::flag::{
     O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
 };
+use crate::sys::ids::Ids;
 use crate::sys::tree;
-use crate::uring::{self, Fd};
+use crate::uring::{self, Fd, Handle, Personality};
 
 /// The root of a user's tree. Clones are cheap and share it; it stays on its core.
 #[derive(Clone, Debug)]
 pub struct Root {
-    pub(super) directory: Fd,
+    /// With whose rights everything in the tree is done.
+    pub(super) directory: Handle,
     pub(super) settings: Files,
     /// Other directories of the host, and where they are found in the tree.
     pub(super) folders: Rc<[Mounted]>,
@@ -31,17 +34,22 @@ pub struct Root {
 #[derive(Debug)]
 pub(super) struct Mounted {
     at: VirtualPath,
-    directory: Fd,
+    directory: Handle,
 }
 
 impl Root {
-    /// Opens the directory `path` of this host as the root of a tree.
+    /// Opens the directory `path` of this host as the root of a tree, in which everything is done
+    /// with the rights of this account; `None`: with those of the server.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `EACCES` and whatever else open(2) says.
-    pub async fn open(path: &Path, settings: Files) -> io::Result<Self> {
+    pub async fn open(
+        path: &Path,
+        settings: Files,
+        account: Option<Personality>,
+    ) -> io::Result<Self> {
         Ok(Self {
-            directory: open_on_host(path).await?,
+            directory: open_on_host(path, account).await?,
             settings,
             folders: Rc::new([]),
         })
@@ -71,7 +79,7 @@ impl Root {
         self
     }
 
-    async fn mount(&self, at: &VirtualPath, directory: &Path) -> io::Result<Fd> {
+    async fn mount(&self, at: &VirtualPath, directory: &Path) -> io::Result<Handle> {
         let path = at.as_bytes();
         let ends = path.iter().enumerate().skip(1);
         let ends = ends.filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
@@ -83,11 +91,12 @@ impl Root {
                 Err(failure) => return Err(io::Error::other(failure)),
             }
         }
-        open_on_host(directory).await
+        let account = self.directory.personality().cloned();
+        open_on_host(directory, account).await
     }
 
     /// The directory that a path begins in, and the way from there.
-    fn place<'p>(&self, path: &'p VirtualPath) -> (&Fd, &'p [u8]) {
+    fn place<'p>(&self, path: &'p VirtualPath) -> (&Handle, &'p [u8]) {
         let folders = self.folders.iter();
         let mut found =
             folders.filter_map(|folder| Some((&folder.directory, path.below(&folder.at)?)));
@@ -115,19 +124,24 @@ impl Root {
             None => (&self.directory, VirtualPath::root()),
         };
         Ok(Place {
-            directory: directory.try_clone()?,
+            directory: directory.fd().try_clone()?,
             at,
         })
     }
 
+    /// Whose rights a worker's thread has to take for what it does in the tree.
+    pub(super) fn ids(&self) -> Option<Arc<Ids>> {
+        self.directory.ids().cloned()
+    }
+
     /// Whether two paths begin in the same directory of the host.
     pub(super) fn are_together(&self, one: &VirtualPath, other: &VirtualPath) -> bool {
-        Rc::ptr_eq(self.place(one).0, self.place(other).0)
+        self.place(one).0.is(self.place(other).0)
     }
 
     /// Whether a path is in the user's own tree, and not in a folder of others.
     pub(super) fn is_own(&self, path: &VirtualPath) -> bool {
-        Rc::ptr_eq(self.place(path).0, &self.directory)
+        self.place(path).0.is(&self.directory)
     }
 
     /// Whether other directories are found at this path or below: it must stay where it is.
@@ -221,7 +235,7 @@ impl Root {
         &self,
         operation: &'static str,
         path: &'a VirtualPath,
-    ) -> Result<(Fd, &'a [u8]), Failure> {
+    ) -> Result<(Handle, &'a [u8]), Failure> {
         // The root has no name in its own tree: it can be neither made, removed nor renamed.
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
             return Err(Failure::Denied);
@@ -232,24 +246,24 @@ impl Root {
         }
         let (directory, way) = self.place(&parent);
         if way == b"." {
-            return Ok((Rc::clone(directory), name));
+            return Ok((directory.clone(), name));
         }
         let parent = uring::open(directory, way, O_PATH | O_DIRECTORY, 0, INSIDE)
             .await
             .map_err(|error| failure(operation, path, &error))?;
-        Ok((Rc::new(parent), name))
+        Ok((directory.with(parent), name))
     }
 }
 
-/// Opens a directory of this host.
-async fn open_on_host(path: &Path) -> io::Result<Fd> {
+/// Opens a directory of this host, if this account may.
+async fn open_on_host(path: &Path, account: Option<Personality>) -> io::Result<Handle> {
     // The two places where a path can begin are always in memory: these opens wait for
     // nothing, the walk from there may.
     let (start, rest) = match path.strip_prefix("/") {
         Ok(rest) => ("/", rest),
         Err(_) => (".", path),
     };
-    let start = Rc::new(tree::open_start(start)?);
+    let start = Handle::new(tree::open_start(start)?, account);
     let rest = if rest.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -258,7 +272,7 @@ async fn open_on_host(path: &Path) -> io::Result<Fd> {
     let flags = O_PATH | O_DIRECTORY;
     let resolve = RESOLVE_NO_MAGICLINKS;
     let directory = uring::open(&start, rest.as_os_str().as_bytes(), flags, 0, resolve).await?;
-    Ok(Rc::new(directory))
+    Ok(start.with(directory))
 }
 
 /// A directory of the host in which paths of a tree begin.

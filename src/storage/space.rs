@@ -10,7 +10,7 @@ use std::io;
 
 use crate::proto::failure::Failure;
 use crate::sys::file::{self, FileSystem};
-use crate::uring::{self, Fd};
+use crate::uring::{self, Handle};
 
 use super::root::unwritten;
 use super::upload::off_core;
@@ -39,7 +39,7 @@ impl Space {
     /// the file goes with its upload, and the space with the file.
     pub(super) async fn write(
         &mut self,
-        file: &Fd,
+        file: &Handle,
         bytes: Vec<u8>,
         offset: u64,
         may_reserve: bool,
@@ -58,7 +58,7 @@ impl Space {
         uring::write_all_at(file, bytes, offset).await
     }
 
-    async fn reserve(&mut self, file: &Fd, offset: u64, end: u64) {
+    async fn reserve(&mut self, file: &Handle, offset: u64, end: u64) {
         let from = self.reserved_to.max(offset);
         let to = end.saturating_add(offset.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX));
         // Also when it fails: on a full disk ext4 keeps the part that there was room for.
@@ -78,16 +78,17 @@ impl Space {
     }
 
     /// Gives back what is reserved beyond the end of the file.
-    pub(super) async fn give_back(&mut self, file: &Fd) {
+    pub(super) async fn give_back(&mut self, file: &Handle) {
         let reserved_to = std::mem::take(&mut self.reserved_to);
         if reserved_to == 0 {
             return;
         }
+        let ids = file.ids();
         // ftruncate(2) to the size it has frees what lies beyond; it may wait for the journal.
         if let Ok(size) = file::status(file).map(|status| status.size)
             && size < reserved_to
-            && let Ok(file) = file.try_clone()
-            && let Ok(Err(error)) = off_core(move || file::truncate(&file, size)).await
+            && let Ok(file) = file.fd().try_clone()
+            && let Err(error) = off_core(ids, move || file::truncate(&file, size)).await
         {
             tracing::warn!(%error, "disk space reserved for an upload was not given back");
         }
@@ -124,13 +125,12 @@ impl Floor {
     ///
     /// # Errors
     /// [`Failure::BelowMinFree`]; [`Failure::LocalError`] when it cannot be found out.
-    pub(super) async fn look(&mut self, file: &Fd, size: u64) -> Result<(), Failure> {
+    pub(super) async fn look(&mut self, file: &Handle, size: u64) -> Result<(), Failure> {
         // A network file system asks its server.
-        let free = match file.try_clone() {
-            Ok(file) => off_core(move || file::free_bytes(&file)).await,
-            Err(error) => Ok(Err(error)),
+        let free = match file.fd().try_clone() {
+            Ok(file) => off_core(None, move || file::free_bytes(&file)).await,
+            Err(error) => Err(error),
         };
-        let free = free.and_then(|free| free);
         let free = free.map_err(|error| unwritten(&error))?;
         // What has come since the last look is not written yet, or partly.
         let spare = free.saturating_sub(size.saturating_sub(self.size));

@@ -15,10 +15,12 @@ use crate::config::{FailedUpload, UploadPolicy};
 use crate::proto::failure::Failure;
 use crate::proto::path::{NAME_BYTES_MAX, VirtualPath};
 use crate::quota::{Charge, FileId, Quota, Usage};
-use crate::sys::file::{self, FileKind};
+use crate::sys::acting;
+use crate::sys::file::{self, FileKind, FileStatus};
 use crate::sys::flag::{O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_WRONLY};
+use crate::sys::ids::Ids;
 use crate::sys::tree;
-use crate::uring::{self, Fd};
+use crate::uring::{self, Handle};
 
 use super::publish::{Leftover, Name, Replaces, Unseen, random};
 use super::root::{INSIDE, Root, Unsuitable, failure, regular, unwritten};
@@ -64,7 +66,7 @@ impl Default for UploadRules {
 /// A file that arrives. Dropped without an end, it leaves what [`FailedUpload::Discard`] leaves.
 #[derive(Debug)]
 pub struct Upload {
-    file: Fd,
+    file: Handle,
     position: u64,
     path: VirtualPath,
     failed: FailedUpload,
@@ -168,10 +170,14 @@ impl Root {
         let status = target.status().await;
         let status = status.map_err(|error| failure("upload", path, &error))?;
         let replaced = status.as_ref().map(|status| status.size);
-        let is_new = match status.map(|status| status.kind) {
+        let is_new = match status.as_ref().map(|status| status.kind) {
             None => true,
             Some(FileKind::File | FileKind::Symlink) if !overwrites => {
                 return Err(Failure::Exists);
+            }
+            // Written in place it stays whose it is; another file in its place would not.
+            Some(FileKind::File) if self.is_of_others(status.as_ref()) => {
+                return self.write_at(path, Some(0), mode, overwrites).await;
             }
             Some(FileKind::File) => {
                 self.may_write(&target, path).await?;
@@ -201,9 +207,16 @@ impl Root {
         }
     }
 
+    /// Whether a file that this user uploads could not be owned as this one is.
+    fn is_of_others(&self, status: Option<&FileStatus>) -> bool {
+        let ids = self.directory.ids();
+        ids.zip(status)
+            .is_some_and(|(ids, status)| status.uid != ids.uid || !ids.is_in(status.gid))
+    }
+
     fn begin(&self, file: OwnedFd, position: u64, path: &VirtualPath) -> Upload {
         Upload {
-            file: Rc::new(file),
+            file: self.directory.with(file),
             position,
             path: path.clone(),
             failed: self.settings.failed_upload,
@@ -324,10 +337,10 @@ impl Root {
             if self.settings.uploads == UploadPolicy::Whole {
                 let made = Unseen::make(name, Replaces::Likely, mode).await;
                 let (file, unseen) = made.map_err(|error| failure("upload", &path, &error))?;
-                upload.file = Rc::new(file);
+                upload.file = self.directory.with(file);
                 upload.unseen = Some(unseen);
             } else {
-                lock(&upload.file, &path)?;
+                lock(upload.file.fd(), &path)?;
             }
             return Ok(upload);
         }
@@ -337,7 +350,7 @@ impl Root {
 
 impl Upload {
     /// The file, to be written to from [`position`](Self::position) on.
-    pub fn file(&self) -> &Fd {
+    pub fn file(&self) -> &Handle {
         &self.file
     }
 
@@ -516,7 +529,7 @@ impl Upload {
         if let Some(charge) = self.charge.take() {
             charge.end();
         }
-        let file = Rc::clone(&self.file);
+        let file = self.file.clone();
         drop(self);
         release(file, size).await;
     }
@@ -581,37 +594,45 @@ fn locked(lock: io::Result<bool>, path: &VirtualPath) -> Result<(), Failure> {
 }
 
 /// Cuts a file of `size` bytes down to `length`.
-async fn cut(file: &OwnedFd, size: u64, length: u64) -> io::Result<()> {
+async fn cut(file: &Handle, size: u64, length: u64) -> io::Result<()> {
     if size == length {
         return Ok(());
     }
-    if size - length <= FREED_INLINE_BYTES_MAX {
+    let ids = file.ids();
+    if size - length <= FREED_INLINE_BYTES_MAX && ids.is_none() {
         return file::truncate(file, length);
     }
-    let file = file.try_clone()?;
-    off_core(move || file::truncate(&file, length)).await?
+    let file = file.fd().try_clone()?;
+    // Bits of the mode that have to go depend on who cuts it.
+    off_core(ids, move || file::truncate(&file, length)).await
 }
 
 /// Closes a file of `size` bytes. That frees its blocks if it has no name; and ext4 begins to write a file that
 /// was cut to nothing before (its mount option `auto_da_alloc`). Both take a while if it is large.
-async fn release(file: Fd, size: u64) {
+async fn release(file: Handle, size: u64) {
     // Whoever else holds the file, an operation in flight for instance, closes it then.
-    let Ok(file) = Rc::try_unwrap(file) else {
+    let Ok(file) = Rc::try_unwrap(file.into_fd()) else {
         return;
     };
     if size > FREED_INLINE_BYTES_MAX {
         // If no thread could be started, it is closed here. The end is waited for, since it is
         // also that of the lock.
-        let _ = off_core(move || drop(file)).await;
+        let close = move || {
+            drop(file);
+            Ok(())
+        };
+        let _ = off_core(None, close).await;
     }
 }
 
+/// Does a job on another thread, with the rights of this account; `None`: with the server's.
 pub(super) async fn off_core<T: Send + 'static>(
-    job: impl FnOnce() -> T + Send + 'static,
+    ids: Option<&Arc<Ids>>,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(job)
-        .await
-        .map_err(io::Error::other)
+    let ids = ids.cloned();
+    let done = tokio::task::spawn_blocking(move || acting::within(ids.as_deref(), job));
+    done.await.map_err(io::Error::other)??
 }
 
 /// How much of a file is freed, or closed, on the core itself. ext4 frees extents of up to 128 MiB each, in

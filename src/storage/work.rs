@@ -1,15 +1,20 @@
 //! Work in steps on the threads of [`Workers`]: a slow client, or a big file, never holds one.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::proto::failure::Failure;
+use crate::sys::acting;
+use crate::sys::ids::Ids;
 use crate::sys::worker::{WorkerError, Workers};
 
 /// A state that steps on a worker work on, one at a time.
 #[derive(Debug)]
 pub(super) struct Work<S> {
     workers: Workers,
+    /// Whose rights the steps have; `None`: the server's.
+    ids: Option<Arc<Ids>>,
     /// Held by the job while it runs, so that a job that found the queue full loses nothing.
     state: Arc<Mutex<S>>,
     /// A step was begun and its result never fetched: what it did is lost.
@@ -17,10 +22,11 @@ pub(super) struct Work<S> {
 }
 
 impl<S: Send + 'static> Work<S> {
-    pub(super) fn new(workers: &Workers, state: S) -> Self {
+    pub(super) fn new(workers: &Workers, ids: Option<Arc<Ids>>, state: S) -> Self {
         let state = Arc::new(Mutex::new(state));
         Self {
             workers: workers.clone(),
+            ids,
             state,
             interrupted: false,
         }
@@ -54,15 +60,17 @@ impl<S: Send + 'static> Work<S> {
         }
         self.interrupted = true;
         for _ in 0..BUSY_RETRIES_MAX {
-            let state = Arc::clone(&self.state);
+            let (state, ids) = (Arc::clone(&self.state), self.ids.clone());
             let done = self.workers.run(move || {
-                // After a panic no step follows, see `interrupted`.
-                step(&mut state.lock().unwrap_or_else(PoisonError::into_inner))
+                acting::within(ids.as_deref(), || {
+                    // After a panic no step follows, see `interrupted`.
+                    step(&mut state.lock().unwrap_or_else(PoisonError::into_inner))
+                })
             });
             match done.await {
                 Ok(done) => {
                     self.interrupted = false;
-                    return Ok(done);
+                    return done.map_err(|error| not_acting(&error));
                 }
                 Err(WorkerError::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
                 Err(WorkerError::Panicked) => {
@@ -74,6 +82,12 @@ impl<S: Send + 'static> Work<S> {
         self.interrupted = false;
         Err(Failure::Overloaded)
     }
+}
+
+/// What the protocol is told when a thread cannot act as the account it should.
+pub(super) fn not_acting(error: &io::Error) -> Failure {
+    tracing::error!(%error, "a worker cannot act as an account of this host");
+    Failure::LocalError
 }
 
 /// How long, and how often, a step waits for a place in the workers' queue.
@@ -102,7 +116,7 @@ mod tests {
         });
         begun.recv().unwrap();
         let queued = workers.run(|| ());
-        let mut work = Work::new(&workers, 1_u32);
+        let mut work = Work::new(&workers, None, 1_u32);
         block_on(async {
             let step = work.step(|state| {
                 *state += 1;
@@ -122,7 +136,7 @@ mod tests {
     #[test]
     fn a_step_whose_result_was_not_fetched_is_the_last() {
         let workers = Workers::start("work-test", 1, 4).unwrap();
-        let mut work = Work::new(&workers, 0_u32);
+        let mut work = Work::new(&workers, None, 0_u32);
         block_on(async {
             // The only worker does something else, so that the step cannot end first.
             let (release, wait) = mpsc::channel::<()>();

@@ -1,4 +1,4 @@
-//! Giving up root: to one user and group, for good, at most with the right to bind low ports.
+//! Giving up root: to one user and group, for good, with no more rights than the configuration needs.
 //!
 //! To be called once, before the threads that serve are started: capabilities belong to threads
 //! (capabilities(7)), and rings take the credentials of the thread that makes them. A thread that
@@ -9,6 +9,7 @@ use std::io;
 
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid};
 
+use super::capability::{self, Capabilities};
 use super::check;
 
 /// An account of this host, looked up by name.
@@ -36,13 +37,27 @@ pub enum AccountError {
     Lookup(#[source] io::Error),
 }
 
-/// What is left of root's rights after [`Account::become_permanently`].
+/// One of root's rights that may be left after [`Account::become_permanently`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Keep {
-    /// No capability.
-    Nothing,
     /// CAP_NET_BIND_SERVICE: active data connections come from port 20 (RFC 959 §3.2).
     BindLowPorts,
+    /// CAP_SETUID and CAP_SETGID, in reserve: [`super::acting`] puts them into effect.
+    ActAsUsers,
+}
+
+impl Keep {
+    fn capabilities(self) -> Capabilities {
+        let (effective, permitted) = match self {
+            Self::BindLowPorts => (capability::NET_BIND_SERVICE, capability::NET_BIND_SERVICE),
+            Self::ActAsUsers => (0, capability::SETUID | capability::SETGID),
+        };
+        Capabilities {
+            effective,
+            permitted,
+            inheritable: 0,
+        }
+    }
 }
 
 impl Account {
@@ -80,19 +95,23 @@ impl Account {
     ///
     /// # Errors
     /// EPERM when the process is not root. After an error the process may be half-way and must end.
-    pub fn become_permanently(&self, keep: Keep) -> io::Result<()> {
+    pub fn become_permanently(&self, keep: &[Keep]) -> io::Result<()> {
         // Without this the change of user ID clears every capability (capabilities(7)).
-        prctl(
-            libc::PR_SET_KEEPCAPS,
-            libc::c_ulong::from(keep == Keep::BindLowPorts),
-        )?;
+        prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(!keep.is_empty()))?;
         nix::unistd::initgroups(&self.name, self.gid)?;
         nix::unistd::setresgid(self.gid, self.gid, self.gid)?;
         nix::unistd::setresuid(self.uid, self.uid, self.uid)?;
-        set_capabilities(match keep {
-            Keep::Nothing => 0,
-            Keep::BindLowPorts => 1 << CAP_NET_BIND_SERVICE,
-        })?;
+        let nothing = Capabilities {
+            effective: 0,
+            permitted: 0,
+            inheritable: 0,
+        };
+        let kept = keep.iter().fold(nothing, |kept, keep| Capabilities {
+            effective: kept.effective | keep.capabilities().effective,
+            permitted: kept.permitted | keep.capabilities().permitted,
+            ..kept
+        });
+        kept.set()?;
         prctl(libc::PR_SET_KEEPCAPS, 0)?;
         set_no_new_privileges()?;
         let root = Uid::from_raw(0);
@@ -129,54 +148,14 @@ fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {
     check(unsafe { libc::prctl(option, argument, none, none, none) }).map(drop)
 }
 
-/// Makes `capabilities` (a bit set, the low 32) the thread's permitted and effective set.
-fn set_capabilities(capabilities: u32) -> io::Result<()> {
-    let header = CapabilityHeader {
-        version: CAPABILITY_VERSION_3,
-        pid: 0,
-    };
-    let low = CapabilityData {
-        effective: capabilities,
-        permitted: capabilities,
-        inheritable: 0,
-    };
-    let high = CapabilityData {
-        effective: 0,
-        permitted: 0,
-        inheritable: 0,
-    };
-    let data = [low, high];
-    // SAFETY: version 3 of capset(2) reads one header and two data structs, laid out as below.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    check(result as libc::c_int).map(drop)
-}
-
-/// `struct __user_cap_header_struct` of capset(2).
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// `struct __user_cap_data_struct` of capset(2).
-#[repr(C)]
-struct CapabilityData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-
-/// `CAP_NET_BIND_SERVICE` of linux/capability.h.
-const CAP_NET_BIND_SERVICE: u32 = 10;
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, TcpListener};
+    use std::os::unix::fs::MetadataExt;
     use std::process::Command;
 
+    use super::super::acting;
+    use super::super::ids::Ids;
     use super::*;
 
     #[test]
@@ -200,14 +179,15 @@ mod tests {
     #[test]
     fn an_account_is_taken_for_good() {
         match std::env::var("RINGFTPD_TEST_KEEP").as_deref() {
-            Ok("nothing") => return become_nobody(Keep::Nothing),
-            Ok("bind") => return become_nobody(Keep::BindLowPorts),
+            Ok("nothing") => return become_nobody(&[]),
+            Ok("bind") => return become_nobody(&[Keep::BindLowPorts]),
+            Ok("act") => return become_nobody(&[Keep::ActAsUsers]),
             _ => {}
         }
         if !is_root() {
             return; // There is nothing to give up.
         }
-        for keep in ["nothing", "bind"] {
+        for keep in ["nothing", "bind", "act"] {
             let name = "sys::credentials::tests::an_account_is_taken_for_good";
             let output = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", name, "--nocapture", "--test-threads=1"])
@@ -220,7 +200,7 @@ mod tests {
         }
     }
 
-    fn become_nobody(keep: Keep) {
+    fn become_nobody(keep: &[Keep]) {
         let nobody = Account::lookup("nobody", None).unwrap();
         nobody.become_permanently(keep).unwrap();
         assert!(!is_root());
@@ -238,12 +218,15 @@ mod tests {
         assert_eq!(line("Gid:"), [gid.as_str(); 4]);
         assert!(!line("Groups:").contains(&"0".to_owned()));
         assert_eq!(line("NoNewPrivs:"), ["1"]);
-        let expected = match keep {
-            Keep::Nothing => "0000000000000000",
-            Keep::BindLowPorts => "0000000000000400",
+        let (effective, permitted) = match keep {
+            [Keep::BindLowPorts] => ("0000000000000400", "0000000000000400"),
+            [Keep::ActAsUsers] => ("0000000000000000", "00000000000000c0"),
+            _ => ("0000000000000000", "0000000000000000"),
         };
-        assert_eq!(line("CapEff:"), [expected]);
-        assert_eq!(line("CapPrm:"), [expected]);
+        assert_eq!(line("CapEff:"), [effective]);
+        assert_eq!(line("CapPrm:"), [permitted]);
+        act_as_somebody(keep == [Keep::ActAsUsers]);
+        assert_eq!(line("CapEff:"), [effective]);
         // Threads started later have the same.
         let bound = std::thread::spawn(|| {
             (1..1024).any(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
@@ -251,8 +234,34 @@ mod tests {
         let start: u32 = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
             .map_or(1024, |text| text.trim().parse().unwrap());
         if start >= 1024 {
-            assert_eq!(bound.join().unwrap(), keep == Keep::BindLowPorts);
+            assert_eq!(bound.join().unwrap(), keep == [Keep::BindLowPorts]);
         }
         assert!(nobody.become_permanently(keep).is_err());
+    }
+
+    /// On another thread too, which takes the capabilities of the one that starts it.
+    fn act_as_somebody(can: bool) {
+        let ids = std::sync::Arc::new(Ids {
+            uid: 61_234,
+            gid: 61_235,
+            groups: [61_236].into(),
+        });
+        assert_eq!(acting::is_allowed(), can);
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), mode).unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let write = |path: &std::path::Path| std::fs::write(path, "x");
+        let made = acting::within(Some(&ids), || write(&one));
+        let made_there = acting::on_own_thread(&ids, {
+            let other = other.clone();
+            move || write(&other)
+        });
+        assert_eq!(made.is_ok(), can, "{made:?}");
+        assert_eq!(made_there.is_ok(), can, "{made_there:?}");
+        for path in [one, other] {
+            let owner = std::fs::metadata(path).map(|file| file.uid()).ok();
+            assert_eq!(owner, can.then_some(61_234));
+        }
     }
 }

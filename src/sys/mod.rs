@@ -5,13 +5,21 @@
 //! start-up or for a [`worker::Workers`] thread, not for a core. Errors are plain
 //! [`std::io::Error`]s: the caller knows the operation and the path and adds them at its border.
 
+pub mod acting;
 pub mod affinity;
+mod capability;
 pub mod credentials;
 pub mod directory;
 pub mod file;
 pub mod flag;
 pub mod gather;
+pub mod guarded;
+#[cfg(feature = "pam")]
+pub mod handing;
+pub mod ids;
 pub mod kernel;
+#[cfg(feature = "pam")]
+pub mod pam;
 pub mod pipe;
 pub mod process;
 pub mod rlimit;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Gid, UnlinkatFlags, fchown, unlinkat};
 
 /// Opens `/` or `.`, the two directories that are always in memory.
 ///
@@ -35,6 +35,14 @@ pub fn set_blocking(file: impl AsFd) -> io::Result<()> {
 /// Those of unlink(2).
 pub fn unlink_now(directory: impl AsFd, name: &CStr) -> io::Result<()> {
     Ok(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?)
+}
+
+/// Gives an open file to a group.
+///
+/// # Errors
+/// `EPERM` when the file is somebody else's, or its owner is not in the group.
+pub fn set_group(file: impl AsFd, gid: u32) -> io::Result<()> {
+    Ok(fchown(file, None, Some(Gid::from_raw(gid)))?)
 }
 
 /// Reads from a file at an offset, on this thread, which may wait for a disk. 0: the file ends here.

@@ -48,24 +48,46 @@ impl Workers {
         let state = State {
             jobs: VecDeque::with_capacity(queue_max),
             ended: false,
+            running: 0,
+            wanted: threads,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             wake: Condvar::new(),
             queue_max,
+            name: name.to_owned(),
         });
         let workers = Self {
-            owner: Arc::new(Owner {
-                shared: Arc::clone(&shared),
-            }),
+            owner: Arc::new(Owner { shared }),
         };
-        for _ in 0..threads {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || shared.work())?;
-        }
+        workers.set_threads(threads)?;
         Ok(workers)
+    }
+
+    /// Goes on with so many threads. Those too many end when they have done the job that they are at.
+    ///
+    /// # Errors
+    /// EAGAIN when the limit of threads is reached; it goes on with what there is.
+    ///
+    /// # Panics
+    /// When `threads` is 0: nothing could ever run.
+    pub fn set_threads(&self, threads: usize) -> io::Result<()> {
+        assert!(threads > 0, "workers need a thread");
+        let shared = &self.owner.shared;
+        let mut state = shared.lock();
+        state.wanted = threads;
+        while state.running < state.wanted {
+            let worker = Arc::clone(shared);
+            thread::Builder::new()
+                .name(shared.name.clone())
+                .spawn(move || worker.work())
+                .inspect_err(|_| state.wanted = state.running)?;
+            state.running += 1;
+        }
+        drop(state);
+        // Those too many may be asleep.
+        shared.wake.notify_all();
+        Ok(())
     }
 
     /// Hands over a job whose end nobody waits for.
@@ -124,11 +146,15 @@ struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     queue_max: usize,
+    name: String,
 }
 
 struct State {
     jobs: VecDeque<Job>,
     ended: bool,
+    /// Threads there are, and how many there should be.
+    running: usize,
+    wanted: usize,
 }
 
 impl Shared {
@@ -152,6 +178,10 @@ impl Shared {
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
+            if state.running > state.wanted {
+                state.running -= 1;
+                return None;
+            }
             if let Some(job) = state.jobs.pop_front() {
                 return Some(job);
             }
@@ -224,6 +254,40 @@ mod tests {
             assert_eq!(block_on(job), Ok(index + 1));
         }
         assert_eq!(block_on(workers.run(|| 4)), Ok(4));
+    }
+
+    #[test]
+    fn threads_come_and_go() {
+        let workers = Workers::start("worker-test", 1, 8).unwrap();
+        let (started, wait_started) = mpsc::channel();
+        let hold = |release: mpsc::Receiver<()>| {
+            let started = started.clone();
+            workers.run(move || {
+                started.send(()).unwrap();
+                let _ = release.recv();
+            })
+        };
+        workers.set_threads(3).unwrap();
+        let (releases, jobs): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (release, wait) = mpsc::channel();
+                (release, hold(wait))
+            })
+            .unzip();
+        for _ in 0..3 {
+            wait_started.recv().unwrap();
+        }
+        workers.set_threads(1).unwrap();
+        drop(releases);
+        for job in jobs {
+            block_on(job).unwrap();
+        }
+        // Whoever has ended does not take the next jobs: one thread does them all.
+        while workers.owner.shared.lock().running > 1 {
+            thread::yield_now();
+        }
+        let ids = [(); 4].map(|()| block_on(workers.run(|| thread::current().id())).unwrap());
+        assert!(ids.iter().all(|id| *id == ids[0]));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it is full they are dropped and counted, and the count is told at the end.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -71,15 +72,56 @@ pub fn init(level: &str, format: Format) -> Result<Guard, LogError> {
     let dropped = writer.error_counter();
     let builder = builder(filter, writer);
     let started = match format {
-        Format::Text => builder.finish().try_init(),
-        Format::Json => builder.json().flatten_event(true).finish().try_init(),
+        Format::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let started = builder.finish().try_init();
+            started.map(|()| setter(move |filter| handle.reload(filter)))
+        }
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let started = builder.finish().try_init();
+            started.map(|()| setter(move |filter| handle.reload(filter)))
+        }
     };
-    started.map_err(|_| LogError::Started)?;
+    let setter = started.map_err(|_| LogError::Started)?;
+    // A process has one log.
+    let _ = SET_FILTER.set(setter);
     Ok(Guard {
         dropped,
         _worker: worker,
     })
 }
+
+/// Goes on with this level, unless RUST_LOG says which.
+///
+/// # Errors
+/// The log was not started.
+pub fn set_level(level: &str) -> Result<(), LogError> {
+    if std::env::var_os(FILTER_VARIABLE).is_some_and(|text| !text.is_empty()) {
+        return Ok(());
+    }
+    let filter = EnvFilter::try_new(level).map_err(|error| LogError::Filter {
+        text: level.to_owned(),
+        reason: error.to_string(),
+    })?;
+    match SET_FILTER.get().is_some_and(|set| set(filter)) {
+        true => Ok(()),
+        false => Err(LogError::NotStarted),
+    }
+}
+
+type Setter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+fn setter(
+    reload: impl Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync + 'static,
+) -> Setter {
+    Box::new(move |filter| reload(filter).is_ok())
+}
+
+/// Changes the filter of the log that was started.
+static SET_FILTER: OnceLock<Setter> = OnceLock::new();
 
 /// Starts the writing thread, which takes no signals: one that it took would end the process by
 /// its default action, past the thread that waits for them (signal(7): any thread that does not
@@ -131,6 +173,9 @@ pub enum LogError {
     /// A process has one log.
     #[error("the log was started before")]
     Started,
+    /// There is no log.
+    #[error("the log was not started")]
+    NotStarted,
 }
 
 const FILTER_VARIABLE: &str = "RUST_LOG";

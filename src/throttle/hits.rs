@@ -13,23 +13,29 @@ pub enum Limit {
     SessionsPerIp,
     /// `users.sessions_per_user`, or a user's own `sessions`.
     SessionsPerUser,
+    /// `sessions` of a virtual host.
+    SessionsPerHost,
     /// `limits.connections_per_minute`.
     ConnectionsPerMinute,
     /// `limits.commands_per_second`.
     CommandsPerSecond,
     /// `files.min_free`.
     MinFree,
+    /// `volume` of a user, or one of its directions.
+    Volume,
 }
 
 impl Limit {
     /// All of them, with their names in the metrics.
-    pub const ALL: [(Self, &str); 6] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Sessions, "sessions"),
         (Self::SessionsPerIp, "sessions_per_ip"),
         (Self::SessionsPerUser, "sessions_per_user"),
+        (Self::SessionsPerHost, "sessions_per_host"),
         (Self::ConnectionsPerMinute, "connections_per_minute"),
         (Self::CommandsPerSecond, "commands_per_second"),
         (Self::MinFree, "min_free"),
+        (Self::Volume, "volume"),
     ];
 }
 

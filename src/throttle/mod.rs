@@ -19,19 +19,13 @@ use std::time::{Duration, Instant};
 pub use hits::{Hits, Limit, Seldom};
 
 use crate::config::{Allowance, Config, Rates};
+use crate::proto::failure::Failure;
 use crate::proto::network;
+pub use crate::quota::Direction;
+use crate::quota::Volume;
 
 use arrivals::Arrivals;
 use bucket::{Bucket, Events};
-
-/// Which way a transfer goes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Direction {
-    /// To the client.
-    Down,
-    /// To the server.
-    Up,
-}
 
 /// The limits of the server, and who has used how much of them. Shared by all cores.
 #[derive(Debug)]
@@ -42,7 +36,8 @@ pub struct Throttle {
     each_client: Pair,
     total: Arc<Pair>,
     clients: Mutex<HashMap<IpAddr, Weak<Pair>>>,
-    users: Mutex<HashMap<String, Weak<User>>>,
+    users: Mutex<HashMap<String, Weak<Group>>>,
+    hosts: Mutex<HashMap<String, Weak<Group>>>,
     connections_per_minute: AtomicU32,
     arrivals: Mutex<Arrivals>,
     /// How long transfers have waited for their rates, in microseconds, down and up.
@@ -60,6 +55,7 @@ impl Throttle {
             total: Arc::default(),
             clients: Mutex::default(),
             users: Mutex::default(),
+            hosts: Mutex::default(),
             connections_per_minute: AtomicU32::default(),
             arrivals: Mutex::default(),
             waited: Default::default(),
@@ -78,6 +74,12 @@ impl Throttle {
         for client in locked(&self.clients).values().filter_map(Weak::upgrade) {
             client.set(limits.ip_rates);
         }
+        let hosts = locked(&self.hosts);
+        for host in &config.hosts {
+            if let Some(group) = hosts.get(&host.name).and_then(Weak::upgrade) {
+                group.pair.set(host.allowance.rates);
+            }
+        }
         let connections = limits.connections_per_minute;
         self.connections_per_minute
             .store(connections, Ordering::Relaxed);
@@ -93,57 +95,78 @@ impl Throttle {
         locked(&self.arrivals).admit(network, per_minute, now)
     }
 
-    /// Lets a session of `user` begin, with this allowance for all the user's sessions from now on;
-    /// `None`: there are as many as there may be. `session_rates` are the session's own.
-    pub fn enter(
-        &self,
-        user: &str,
-        allowance: Allowance,
-        sessions_max: u32,
-        session_rates: Rates,
-    ) -> Option<Member> {
-        let new = || User {
-            pair: Arc::default(),
-            sessions: AtomicU32::new(0),
-        };
+    /// Lets a session of a user begin.
+    ///
+    /// # Errors
+    /// The limit that has been reached: there are as many sessions as there may be.
+    pub fn enter(&self, entry: Entry<'_>) -> Result<Member, Limit> {
+        let host = entry.host.map(|(name, allowance)| {
+            let host = living(&mut locked(&self.hosts), name.to_owned(), Group::default);
+            host.pair.set(allowance.rates);
+            (host, allowance.sessions.unwrap_or(0))
+        });
         let mut users = locked(&self.users);
-        let user = living(&mut users, user.to_owned(), new);
-        let sessions_max = match allowance.sessions.unwrap_or(sessions_max) {
-            0 => u32::MAX,
-            some => some,
-        };
-        user.pair.set(allowance.rates);
+        let user = living(&mut users, entry.user.to_owned(), || Group {
+            host: host.as_ref().map(|(host, _)| Arc::clone(host)),
+            ..Group::default()
+        });
         // Whoever leaves meanwhile does not need the lock.
-        let count = |sessions| (sessions < sessions_max).then_some(sessions + 1);
-        let entered = user
-            .sessions
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
-        if entered.is_err() {
-            self.hits.count(Limit::SessionsPerUser);
-            return None;
+        drop(users);
+        user.pair.set(entry.allowance.rates);
+        let sessions_max = entry.allowance.sessions.unwrap_or(entry.sessions_max);
+        let limit = match host {
+            Some((host, sessions_max)) if !host.enter(sessions_max) => Some(Limit::SessionsPerHost),
+            host if !user.enter(sessions_max) => {
+                if let Some((host, _)) = host {
+                    host.leave();
+                }
+                Some(Limit::SessionsPerUser)
+            }
+            _ => None,
+        };
+        if let Some(limit) = limit {
+            self.hits.count(limit);
+            return Err(limit);
         }
-        Some(Member {
+        let (rates, volume) = (entry.session_rates, entry.volume);
+        Ok(Member {
             user,
-            session: session_rates.are_set().then(|| {
-                let session = Pair::default();
-                session.set(session_rates);
-                Arc::new(session)
+            // Most have neither, and room for a pointer is all that they have for it.
+            own: (rates.are_set() || volume.is_some()).then(|| {
+                let pair = Arc::<Pair>::default();
+                pair.set(rates);
+                Box::new(Own { pair, volume })
             }),
         })
     }
 
     /// The rates that a transfer which begins now is held to; `None`: it may go as fast as it can.
+    /// `counts`: for the user's volume.
+    ///
+    /// # Errors
+    /// The volume is used up.
     pub fn pace(
         self: &Arc<Self>,
         client: IpAddr,
         member: Option<&Member>,
         direction: Direction,
-    ) -> Option<Pace> {
-        let session = member.and_then(|member| member.session.as_ref());
+        counts: bool,
+    ) -> Result<Option<Pace>, Failure> {
+        let own = member.and_then(|member| member.own.as_ref());
+        let session = own.map(|own| &own.pair);
+        let volume = own.and_then(|own| own.volume.as_ref()).filter(|_| counts);
+        if volume.is_some_and(|volume| volume.left(direction) == 0) {
+            self.hits.count(Limit::Volume);
+            return Err(Failure::VolumeUsedUp);
+        }
         let user = member.map(|member| &member.user.pair);
+        let host = member.and_then(|member| member.user.host.as_ref());
+        let host = host.map(|host| &host.pair);
         // Only what has a rate is touched: what cores share costs them time.
         let has_rate = |pair: &Pair| pair.way(direction).rate() > 0;
-        let shared = [session, user, Some(&self.total)].into_iter().flatten();
+        let shared = [session, user, host, Some(&self.total)]
+            .into_iter()
+            .flatten();
         let shared = shared.filter(|pair| has_rate(pair));
         let mut pairs: Vec<Arc<Pair>> = shared.map(Arc::clone).collect();
         if has_rate(&self.each_client) {
@@ -151,17 +174,18 @@ impl Throttle {
             let new = || self.each_client.copy();
             pairs.push(living(&mut clients, network::of_client(client), new));
         }
-        if pairs.is_empty() {
-            return None;
+        if pairs.is_empty() && volume.is_none() {
+            return Ok(None);
         }
         pairs.iter().for_each(|pair| pair.way(direction).enter());
-        Some(Pace {
+        Ok(Some(Pace {
             throttle: Arc::clone(self),
             direction,
             session_rate: session.and_then(|pair| NonZeroU64::new(pair.way(direction).rate())),
             pairs,
+            volume: volume.map(Arc::clone),
             left: 0,
-        })
+        }))
     }
 
     /// The time of the buckets, whose credit reaches back a round.
@@ -204,23 +228,70 @@ impl Pair {
     }
 }
 
-/// A user who is logged in.
-#[derive(Debug)]
-struct User {
+/// A session that is about to begin.
+#[derive(Clone, Debug)]
+pub struct Entry<'e> {
+    /// The user's name, which no user of another host has.
+    pub user: &'e str,
+    /// What all the user's sessions may take from now on.
+    pub allowance: Allowance,
+    /// How many of them there may be if the allowance says nothing; 0: any number.
+    pub sessions_max: u32,
+    /// What the session may take for itself.
+    pub session_rates: Rates,
+    /// The virtual host that the user is of, and what all its sessions may take.
+    pub host: Option<(&'e str, Allowance)>,
+    /// How much the user may move in a period.
+    pub volume: Option<Arc<Volume>>,
+}
+
+/// Sessions that share rates and are counted: those of a user, or of a virtual host.
+#[derive(Debug, Default)]
+struct Group {
     pair: Arc<Pair>,
     sessions: AtomicU32,
+    /// The host of a user.
+    host: Option<Arc<Self>>,
+}
+
+impl Group {
+    /// Counts one more session; false if there are as many as there may be (0: any number).
+    fn enter(&self, sessions_max: u32) -> bool {
+        let sessions_max = match sessions_max {
+            0 => u32::MAX,
+            some => some,
+        };
+        let count = |sessions| (sessions < sessions_max).then_some(sessions + 1);
+        self.sessions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+            .is_ok()
+    }
+
+    fn leave(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A session of a user. Dropped, it makes room for the next one.
 #[derive(Debug)]
 pub struct Member {
-    user: Arc<User>,
-    session: Option<Arc<Pair>>,
+    user: Arc<Group>,
+    own: Option<Box<Own>>,
+}
+
+/// What a session is held to for itself.
+#[derive(Debug)]
+struct Own {
+    pair: Arc<Pair>,
+    volume: Option<Arc<Volume>>,
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.user.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.user.leave();
+        if let Some(host) = &self.user.host {
+            host.leave();
+        }
     }
 }
 
@@ -231,6 +302,7 @@ pub struct Pace {
     direction: Direction,
     pairs: Vec<Arc<Pair>>,
     session_rate: Option<NonZeroU64>,
+    volume: Option<Arc<Volume>>,
     left: u64,
 }
 
@@ -246,16 +318,26 @@ impl Pace {
     }
 
     /// Takes the next piece; says how long it has to wait. It is there from then on.
-    pub fn take(&mut self) -> Duration {
+    ///
+    /// # Errors
+    /// The volume is used up.
+    pub fn take(&mut self) -> Result<Duration, Failure> {
         let now = self.throttle.now();
         let ways = self.pairs.iter().map(|pair| pair.way(self.direction));
-        let piece = ways.clone().map(Bucket::piece).min().unwrap_or(u64::MAX);
+        let mut piece = ways.clone().map(Bucket::piece).min().unwrap_or(u64::MAX);
+        if let Some(volume) = &self.volume {
+            piece = volume.take(self.direction, piece.min(PIECE_BYTES_MAX));
+            if piece == 0 {
+                self.throttle.hits.count(Limit::Volume);
+                return Err(Failure::VolumeUsedUp);
+            }
+        }
         let start = ways.map(|way| way.take(piece, now)).max();
         self.left = piece.min(PIECE_BYTES_MAX);
         let wait = start.unwrap_or(now).saturating_sub(now);
         let waited = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
         self.throttle.waited[self.direction as usize].fetch_add(waited, Ordering::Relaxed);
-        wait
+        Ok(wait)
     }
 
     /// The rate of the session alone, if it has one.
@@ -269,6 +351,9 @@ impl Drop for Pace {
         for way in self.pairs.iter().map(|pair| pair.way(self.direction)) {
             way.give_back(self.left);
             way.leave();
+        }
+        if let Some(volume) = &self.volume {
+            volume.give_back(self.direction, self.left);
         }
     }
 }

@@ -63,7 +63,10 @@ impl<'a> Turn<'a> {
         if !self.is_spent() {
             return Ok(());
         }
-        let wait = self.pace.as_mut().map(Pace::take).unwrap_or_default();
+        let wait = match &mut self.pace {
+            Some(pace) => pace.take()?,
+            None => Duration::ZERO,
+        };
         if wait.is_zero() {
             return Ok(());
         }

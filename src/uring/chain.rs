@@ -12,14 +12,14 @@ use io_uring::squeue::{Entry, Flags};
 use super::file::write_entry;
 use super::names::Names;
 use super::operation::{hit_by_withdrawal, submit};
-use super::{Fd, link_file, rename, runtime, write_all_at};
+use super::{Handle, link_file, rename, runtime, write_all_at};
 use crate::sys::file::descriptor_path;
 
 /// How a file without a name (`O_TMPFILE`) gets one.
 #[derive(Clone, Copy, Debug)]
 pub struct Naming<'a> {
     /// The directory.
-    pub parent: &'a Fd,
+    pub parent: &'a Handle,
     /// The name in it.
     pub name: &'a [u8],
     /// First linked under this name in the same directory, which must be free, then renamed over
@@ -44,7 +44,7 @@ pub enum Step {
 /// # Errors
 /// As [`write_all_at`], [`link_file`] and [`rename`].
 pub async fn write_and_name(
-    file: &Fd,
+    file: &Handle,
     bytes: Vec<u8>,
     offset: u64,
     naming: Naming<'_>,
@@ -108,13 +108,13 @@ struct Links {
 }
 
 impl Links {
-    fn new(file: &Fd, naming: Naming<'_>) -> io::Result<Self> {
+    fn new(file: &Handle, naming: Naming<'_>) -> io::Result<Self> {
         let Naming {
             parent,
             name,
             through,
         } = naming;
-        let path = descriptor_path(file.as_raw_fd());
+        let path = descriptor_path(file.fd().as_raw_fd());
         let first = CString::new(through.unwrap_or(name))?;
         let rename = match through {
             None => None,
@@ -129,12 +129,17 @@ impl Links {
         })
     }
 
-    async fn submit(self, file: &Fd, bytes: Vec<u8>, offset: u64) -> (Result<Done, Step>, Vec<u8>) {
+    async fn submit(
+        self,
+        file: &Handle,
+        bytes: Vec<u8>,
+        offset: u64,
+    ) -> (Result<Done, Step>, Vec<u8>) {
         let Self { link, rename } = self;
         let (length, mut bytes) = (bytes.len(), bytes);
         let write = (length > 0).then(|| {
             let entry = write_entry(file, &bytes, offset).flags(Flags::IO_LINK);
-            let lent = (Fd::clone(file), std::mem::take(&mut bytes));
+            let lent = (file.clone(), std::mem::take(&mut bytes));
             // SAFETY: the entry points into the heap block of the buffer, which `data` owns and
             // which stays where it is when the vector moves; `data` keeps the descriptor open.
             unsafe { submit(lent, entry) }
@@ -197,12 +202,16 @@ mod tests {
     use super::*;
     use crate::sys::flag::{O_TMPFILE, O_WRONLY};
 
-    async fn unnamed(directory: &Fd) -> Fd {
+    async fn unnamed(directory: &Handle) -> Handle {
         let flags = O_TMPFILE | O_WRONLY;
-        Fd::new(open(directory, b".", flags, 0o600, 0).await.unwrap())
+        Handle::from(open(directory, b".", flags, 0o600, 0).await.unwrap())
     }
 
-    fn naming<'a>(parent: &'a Fd, name: &'a [u8], through: Option<&'a [u8]>) -> Naming<'a> {
+    fn handle(path: &std::path::Path) -> Handle {
+        Handle::from(std::os::fd::OwnedFd::from(fs::File::open(path).unwrap()))
+    }
+
+    fn naming<'a>(parent: &'a Handle, name: &'a [u8], through: Option<&'a [u8]>) -> Naming<'a> {
         Naming {
             parent,
             name,
@@ -219,12 +228,12 @@ mod tests {
         on_ring(|| async {
             let tree = tempfile::tempdir().unwrap();
             let path = |name: &str| tree.path().join(name);
-            let root = Fd::new(fs::File::open(tree.path()).unwrap().into());
+            let root = handle(tree.path());
             fs::write(path("taken"), "taken").unwrap();
             fs::create_dir(path("directory")).unwrap();
             let bytes = || b"bytes".to_vec();
 
-            let read_only = Fd::new(fs::File::open(path("taken")).unwrap().into());
+            let read_only = handle(&path("taken"));
             let free = naming(&root, b"free", None);
             let (result, returned) = write_and_name(&read_only, bytes(), 0, free).await;
             assert!(matches!(result, Err(Step::Write(_))), "{result:?}");
@@ -253,13 +262,16 @@ mod tests {
     #[test]
     fn many_chains_in_a_short_queue_keep_their_order() {
         const FILES: usize = 100;
-        let options = RingOptions { entries: 4 };
+        let options = RingOptions {
+            entries: 4,
+            ..RingOptions::default()
+        };
         start(&options, || async {
             let tree = tempfile::tempdir().unwrap();
-            let root = Fd::new(fs::File::open(tree.path()).unwrap().into());
+            let root = handle(tree.path());
             let mut tasks = Vec::new();
             for number in 0..FILES {
-                let (root, file) = (Fd::clone(&root), unnamed(&root).await);
+                let (root, file) = (root.clone(), unnamed(&root).await);
                 tasks.push(spawn(async move {
                     let (name, through) = (format!("file-{number}"), format!("hidden-{number}"));
                     for round in 0..2u8 {

@@ -8,9 +8,9 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, squeue, types};
 
-use super::Fd;
 use super::exchange::length_of;
 use super::operation::{Guarded, hit_by_withdrawal, submit};
+use super::{Fd, Handle};
 
 /// Reads once into the whole capacity of `buffer`, from `offset`; 0 bytes are the end of the file.
 ///
@@ -61,7 +61,7 @@ pub async fn read_at(file: &Fd, buffer: Vec<u8>, offset: u64) -> (io::Result<usi
 /// # Errors
 /// As pwrite(2); [`io::ErrorKind::WriteZero`] when the file takes no more. What was written before
 /// stays.
-pub async fn write_all_at(file: &Fd, bytes: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
+pub async fn write_all_at(file: &Handle, bytes: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
     let mut bytes = bytes;
     if let Err(error) = position_of(offset.saturating_add(bytes.len() as u64)) {
         return (Err(error), bytes);
@@ -70,7 +70,7 @@ pub async fn write_all_at(file: &Fd, bytes: Vec<u8>, offset: u64) -> (io::Result
     while written < bytes.len() {
         let entry = write_entry(file, &bytes[written..], offset + written as u64);
         // SAFETY: as in `read_at`; the kernel only reads.
-        let (result, lent) = unsafe { submit((Fd::clone(file), bytes), entry) }.await;
+        let (result, lent) = unsafe { submit((file.clone(), bytes), entry) }.await;
         bytes = lent.1;
         match result {
             Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), bytes),
@@ -83,14 +83,13 @@ pub async fn write_all_at(file: &Fd, bytes: Vec<u8>, offset: u64) -> (io::Result
 }
 
 /// Whoever submits it keeps the bytes where they are, and the file open.
-pub(super) fn write_entry(file: &Fd, bytes: &[u8], offset: u64) -> squeue::Entry {
-    opcode::Write::new(
-        types::Fd(file.as_raw_fd()),
-        bytes.as_ptr(),
-        length_of(bytes.len()),
-    )
-    .offset(offset)
-    .build()
+pub(super) fn write_entry(file: &Handle, bytes: &[u8], offset: u64) -> squeue::Entry {
+    let raw = types::Fd(file.fd().as_raw_fd());
+    let entry = opcode::Write::new(raw, bytes.as_ptr(), length_of(bytes.len()))
+        .offset(offset)
+        .build();
+    // Whether there is room, and whether bits of the mode have to go, depends on who writes.
+    file.sign(entry)
 }
 
 /// Reserves disk space for `length` bytes from `offset` on, without a change to what is read there or
@@ -98,15 +97,16 @@ pub(super) fn write_entry(file: &Fd, bytes: &[u8], offset: u64) -> squeue::Entry
 ///
 /// # Errors
 /// As fallocate(2), `EOPNOTSUPP` above all.
-pub async fn reserve(file: &Fd, offset: u64, length: u64) -> io::Result<()> {
+pub async fn reserve(file: &Handle, offset: u64, length: u64) -> io::Result<()> {
     position_of(offset.saturating_add(length))?;
     loop {
-        let entry = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), length)
+        let entry = opcode::Fallocate::new(types::Fd(file.fd().as_raw_fd()), length)
             .offset(offset)
             .mode(libc::FALLOC_FL_KEEP_SIZE)
             .build();
+        let entry = file.sign(entry);
         // SAFETY: the entry points to no memory and `data` keeps its descriptor open.
-        let (result, _) = unsafe { submit(Fd::clone(file), entry) }.await;
+        let (result, _) = unsafe { submit(file.clone(), entry) }.await;
         if !hit_by_withdrawal(&result) {
             return result.map(drop);
         }
@@ -156,8 +156,12 @@ mod tests {
     use super::super::tests::on_ring;
     use super::*;
 
-    fn temporary() -> Fd {
-        Fd::new(tempfile::tempfile().unwrap().into())
+    fn temporary() -> Handle {
+        handle(tempfile::tempfile().unwrap())
+    }
+
+    fn handle(file: std::fs::File) -> Handle {
+        Handle::from(std::os::fd::OwnedFd::from(file))
     }
 
     #[test]
@@ -167,12 +171,12 @@ mod tests {
             let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
             let (result, bytes) = write_all_at(&file, bytes, 5).await;
             result.unwrap();
-            let (result, read) = read_at(&file, Vec::with_capacity(400_000), 5).await;
+            let (result, read) = read_at(file.fd(), Vec::with_capacity(400_000), 5).await;
             assert_eq!(result.unwrap(), 300_000);
             assert!(read == bytes);
-            let (result, read) = read_at(&file, read, 300_005).await;
+            let (result, read) = read_at(file.fd(), read, 300_005).await;
             assert_eq!((result.unwrap(), read.len()), (0, 0));
-            let (result, read) = read_at(&file, read, 0).await;
+            let (result, read) = read_at(file.fd(), read, 0).await;
             assert_eq!(result.unwrap(), 300_005);
             assert_eq!(&read[..6], [0, 0, 0, 0, 0, bytes[0]]);
         });
@@ -181,7 +185,7 @@ mod tests {
     #[test]
     fn errors_come_with_the_buffer() {
         on_ring(|| async {
-            let read_only = Fd::new(std::fs::File::open("/dev/null").unwrap().into());
+            let read_only = handle(std::fs::File::open("/dev/null").unwrap());
             let (result, bytes) = write_all_at(&read_only, b"x".to_vec(), 0).await;
             assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EBADF));
             assert_eq!(bytes, b"x");
@@ -190,7 +194,7 @@ mod tests {
             assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EOVERFLOW));
             assert_eq!(bytes, b"x");
             // −1 would read from wherever the descriptor stands.
-            let (result, bytes) = read_at(&file, vec![0; 8], u64::MAX).await;
+            let (result, bytes) = read_at(file.fd(), vec![0; 8], u64::MAX).await;
             assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EOVERFLOW));
             assert!(bytes.is_empty());
         });

@@ -14,6 +14,8 @@
 //!   ring is gone (see `runtime`).
 //! * Submissions wait until the thread parks, which a loop of `yield_now` never does: [`pause()`].
 //!
+//! What has a path, or changes a file, says whose rights it has: [`Handle`].
+//!
 //! Buffers are given to an operation and come back with its result. Descriptors are shared as
 //! [`Fd`], so that a number cannot be closed and used anew while an operation names it.
 
@@ -24,6 +26,7 @@ mod file;
 mod names;
 mod open;
 mod operation;
+mod personality;
 mod pipe;
 mod probe;
 mod readiness;
@@ -40,6 +43,7 @@ pub use exchange::{Receive, Sending, receive, send, send_all};
 pub use file::{read_at, reserve, splice, write_all_at};
 pub use names::{link, link_file, make_directory, rename, unlink};
 pub use open::open;
+pub use personality::{Handle, Personality};
 pub use pipe::{Pipe, PipePool};
 pub use probe::{KERNEL_MIN, ProbeError, probe};
 pub use readiness::{Readiness, pause, readable, writable};

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, squeue, types};
 
-use super::Fd;
+use super::Handle;
 use super::operation::submit;
 use crate::sys::file::descriptor_path;
 
@@ -18,13 +18,14 @@ use crate::sys::file::descriptor_path;
 ///
 /// # Errors
 /// As mkdirat(2); EINVAL when the name holds a NUL.
-pub async fn make_directory(parent: &Fd, name: &[u8], mode: u32) -> io::Result<()> {
+pub async fn make_directory(parent: &Handle, name: &[u8], mode: u32) -> io::Result<()> {
     let name = CString::new(name)?;
-    let entry = opcode::MkDirAt::new(types::Fd(parent.as_raw_fd()), name.as_ptr())
+    let entry = opcode::MkDirAt::new(raw(parent), name.as_ptr())
         .mode(mode)
         .build();
+    let entry = parent.sign(entry);
     // SAFETY: the name is a heap block that `data` owns; `data` keeps the parent open.
-    let (result, _) = unsafe { submit((Fd::clone(parent), name), entry) }.await;
+    let (result, _) = unsafe { submit((parent.clone(), name), entry) }.await;
     result.map(drop)
 }
 
@@ -32,13 +33,14 @@ pub async fn make_directory(parent: &Fd, name: &[u8], mode: u32) -> io::Result<(
 ///
 /// # Errors
 /// As unlinkat(2); EINVAL when the name holds a NUL.
-pub async fn unlink(parent: &Fd, name: &[u8], flags: i32) -> io::Result<()> {
+pub async fn unlink(parent: &Handle, name: &[u8], flags: i32) -> io::Result<()> {
     let name = CString::new(name)?;
-    let entry = opcode::UnlinkAt::new(types::Fd(parent.as_raw_fd()), name.as_ptr())
+    let entry = opcode::UnlinkAt::new(raw(parent), name.as_ptr())
         .flags(flags)
         .build();
+    let entry = parent.sign(entry);
     // SAFETY: the name is a heap block that `data` owns; `data` keeps the parent open.
-    let (result, _) = unsafe { submit((Fd::clone(parent), name), entry) }.await;
+    let (result, _) = unsafe { submit((parent.clone(), name), entry) }.await;
     result.map(drop)
 }
 
@@ -47,9 +49,9 @@ pub async fn unlink(parent: &Fd, name: &[u8], flags: i32) -> io::Result<()> {
 /// # Errors
 /// As renameat2(2); EINVAL when a name holds a NUL.
 pub async fn rename(
-    from_parent: &Fd,
+    from_parent: &Handle,
     from: &[u8],
-    to_parent: &Fd,
+    to_parent: &Handle,
     to: &[u8],
     flags: u32,
 ) -> io::Result<()> {
@@ -66,9 +68,9 @@ pub async fn rename(
 /// # Errors
 /// As linkat(2); EINVAL when a name holds a NUL.
 pub async fn link(
-    from_parent: &Fd,
+    from_parent: &Handle,
     from: &[u8],
-    to_parent: &Fd,
+    to_parent: &Handle,
     to: &[u8],
     flags: i32,
 ) -> io::Result<()> {
@@ -81,15 +83,15 @@ pub async fn link(
 ///
 /// # Errors
 /// As linkat(2); EINVAL when the name holds a NUL.
-pub async fn link_file(file: &Fd, to_parent: &Fd, to: &[u8]) -> io::Result<()> {
-    let path = descriptor_path(file.as_raw_fd());
+pub async fn link_file(file: &Handle, to_parent: &Handle, to: &[u8]) -> io::Result<()> {
+    let path = descriptor_path(file.fd().as_raw_fd());
     link_at(file, path, to_parent, to, libc::AT_SYMLINK_FOLLOW).await
 }
 
 async fn link_at(
-    from_parent: &Fd,
+    from_parent: &Handle,
     from: CString,
-    to_parent: &Fd,
+    to_parent: &Handle,
     to: &[u8],
     flags: i32,
 ) -> io::Result<()> {
@@ -103,15 +105,15 @@ async fn link_at(
 /// What an entry that names two files points to: the names are heap blocks, which stay where they
 /// are when this moves, and the directories are kept open.
 pub(super) struct Names {
-    _from: (Fd, CString),
-    _to: (Fd, CString),
+    _from: (Handle, CString),
+    _to: (Handle, CString),
 }
 
 impl Names {
     pub(super) fn link(
-        from_parent: &Fd,
+        from_parent: &Handle,
         from: CString,
-        to_parent: &Fd,
+        to_parent: &Handle,
         to: CString,
         flags: i32,
     ) -> (Self, squeue::Entry) {
@@ -119,13 +121,14 @@ impl Names {
         let entry = opcode::LinkAt::new(from_raw, from.as_ptr(), to_raw, to.as_ptr())
             .flags(flags)
             .build();
+        let entry = to_parent.sign(entry);
         (Self::new(from_parent, from, to_parent, to), entry)
     }
 
     pub(super) fn rename(
-        from_parent: &Fd,
+        from_parent: &Handle,
         from: CString,
-        to_parent: &Fd,
+        to_parent: &Handle,
         to: CString,
         flags: u32,
     ) -> (Self, squeue::Entry) {
@@ -133,19 +136,20 @@ impl Names {
         let entry = opcode::RenameAt::new(from_raw, from.as_ptr(), to_raw, to.as_ptr())
             .flags(flags)
             .build();
+        let entry = to_parent.sign(entry);
         (Self::new(from_parent, from, to_parent, to), entry)
     }
 
-    fn new(from_parent: &Fd, from: CString, to_parent: &Fd, to: CString) -> Self {
+    fn new(from_parent: &Handle, from: CString, to_parent: &Handle, to: CString) -> Self {
         Self {
-            _from: (Fd::clone(from_parent), from),
-            _to: (Fd::clone(to_parent), to),
+            _from: (from_parent.clone(), from),
+            _to: (to_parent.clone(), to),
         }
     }
 }
 
-fn raw(fd: &Fd) -> types::Fd {
-    types::Fd(fd.as_raw_fd())
+fn raw(handle: &Handle) -> types::Fd {
+    types::Fd(handle.fd().as_raw_fd())
 }
 
 #[cfg(test)]
@@ -157,12 +161,16 @@ mod tests {
     use super::*;
     use crate::sys::flag::{AT_REMOVEDIR, O_TMPFILE, O_WRONLY, RENAME_NOREPLACE};
 
+    fn directory_of(path: &std::path::Path) -> Handle {
+        Handle::from(std::os::fd::OwnedFd::from(fs::File::open(path).unwrap()))
+    }
+
     #[test]
     fn names_are_made_renamed_linked_and_removed() {
         on_ring(|| async {
             let tree = tempfile::tempdir().unwrap();
             let path = |name: &str| tree.path().join(name);
-            let root = Fd::new(fs::File::open(tree.path()).unwrap().into());
+            let root = directory_of(tree.path());
             make_directory(&root, b"directory", 0o700).await.unwrap();
             let error = make_directory(&root, b"directory", 0o700)
                 .await
@@ -176,7 +184,7 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
             rename(&root, b"one", &root, b"two", 0).await.unwrap();
             assert_eq!(fs::read(path("two")).unwrap(), b"1");
-            let directory = Fd::new(fs::File::open(path("directory")).unwrap().into());
+            let directory = directory_of(&path("directory"));
             rename(&root, b"two", &directory, b"inside \xff", 0)
                 .await
                 .unwrap();
@@ -201,9 +209,9 @@ mod tests {
     fn an_unnamed_file_gets_its_name_when_it_is_whole() {
         on_ring(|| async {
             let tree = tempfile::tempdir().unwrap();
-            let root = Fd::new(fs::File::open(tree.path()).unwrap().into());
+            let root = directory_of(tree.path());
             let file = match open(&root, b".", O_WRONLY | O_TMPFILE, 0o600, 0).await {
-                Ok(file) => Fd::new(file),
+                Ok(file) => Handle::from(file),
                 // The file system of the temporary directory has none.
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return,
                 Err(error) => panic!("{error}"),

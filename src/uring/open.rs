@@ -8,7 +8,7 @@ use io_uring::{opcode, types};
 use tokio::sync::oneshot;
 
 use super::operation::{Operation, submit};
-use super::{Fd, spawn};
+use super::{Handle, spawn};
 use crate::sys::file::{OpenHow, open_cstr};
 
 /// Opens `path`, relative to `directory`, with the flags of [`crate::sys::flag`]; `O_CLOEXEC` is
@@ -21,14 +21,15 @@ use crate::sys::file::{OpenHow, open_cstr};
 /// EINVAL when the path holds a NUL; ELOOP, EXDEV and EAGAIN as openat2(2) explains them for
 /// `resolve` (EAGAIN only after 32 attempts that each met a rename); otherwise as open(2).
 pub async fn open(
-    directory: &Fd,
+    directory: &Handle,
     path: &[u8],
     flags: i32,
     mode: u32,
     resolve: u64,
 ) -> io::Result<OwnedFd> {
     let path = CString::new(path)?;
-    if never_waits(flags) {
+    // What the thread itself opens, it opens with its own rights.
+    if never_waits(flags) && !directory.is_personal() {
         // Linux 5.12: RESOLVE_CACHED fails with EAGAIN unless every component is in the cache of
         // names. The ring would try the same first, but costs a task and a trip.
         match open_cstr(
@@ -78,11 +79,11 @@ pub async fn open(
 struct LentPath {
     path: CString,
     _how: Box<types::OpenHow>,
-    _directory: Fd,
+    _directory: Handle,
 }
 
 fn open_in_ring(
-    directory: &Fd,
+    directory: &Handle,
     path: CString,
     flags: i32,
     mode: u32,
@@ -95,12 +96,13 @@ fn open_in_ring(
             .mode(mode)
             .resolve(resolve),
     );
-    let directory_raw = types::Fd(directory.as_raw_fd());
+    let directory_raw = types::Fd(directory.fd().as_raw_fd());
     let entry = opcode::OpenAt2::new(directory_raw, path.as_ptr(), &raw const *how).build();
+    let entry = directory.sign(entry);
     let lent = LentPath {
         path,
         _how: how,
-        _directory: Fd::clone(directory),
+        _directory: directory.clone(),
     };
     // SAFETY: path and `how` are heap blocks that `data` owns and that stay where they are when it
     // moves; it keeps the directory open.
@@ -139,8 +141,8 @@ mod tests {
 
     const CONFINED: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 
-    fn directory(path: &Path) -> Fd {
-        Fd::new(fs::File::open(path).unwrap().into())
+    fn directory(path: &Path) -> Handle {
+        Handle::from(OwnedFd::from(fs::File::open(path).unwrap()))
     }
 
     #[test]
@@ -228,7 +230,7 @@ mod tests {
     }
 
     /// `root/…` and beside it `outside/secret`.
-    fn tree_with_a_secret() -> (tempfile::TempDir, Fd, u64) {
+    fn tree_with_a_secret() -> (tempfile::TempDir, Handle, u64) {
         let tree = tempfile::tempdir().unwrap();
         let (root, outside) = (tree.path().join("root"), tree.path().join("outside"));
         fs::create_dir_all(root.join("a/b")).unwrap();

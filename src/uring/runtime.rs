@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::future::Future;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use tokio_uring::Runtime;
@@ -20,12 +20,18 @@ pub struct RingOptions {
     /// Entries of the submission queue, a power of two. When it is full it is submitted at once,
     /// so this bounds the size of a batch, not the number of operations in flight.
     pub entries: u32,
+    /// Whether operations may have the rights of accounts of this host
+    /// ([`Personality`](super::Personality)).
+    pub personalities: bool,
 }
 
 impl Default for RingOptions {
     /// 256 entries: 64 bytes each, and a batch no load has been seen to exceed.
     fn default() -> Self {
-        Self { entries: 256 }
+        Self {
+            entries: 256,
+            personalities: false,
+        }
     }
 }
 
@@ -68,7 +74,7 @@ pub(super) fn is_running() -> bool {
 pub(super) fn flush() -> bool {
     RING.get().is_some_and(|(ring, entries)| {
         // SAFETY: without a signal mask io_uring_enter(2) points to no memory of ours. The ring is
-        // that of this thread (SINGLE_ISSUER); its runtime reads the head of the queue before each
+        // that of this thread, and no other submits; its runtime reads the head of the queue before each
         // use of it.
         let submitted = unsafe {
             libc::syscall(
@@ -84,6 +90,14 @@ pub(super) fn flush() -> bool {
         // What is left over, if anything, was refused (EAGAIN, EBUSY), and that is an error.
         submitted >= 0
     })
+}
+
+/// The ring of this thread, as long as it takes operations.
+pub(super) fn ring() -> Option<BorrowedFd<'static>> {
+    let (ring, _) = RING.get().filter(|_| is_running())?;
+    // SAFETY: the runtime keeps the ring open until after it has stopped running on this thread; a
+    // borrow is used up within a call here.
+    Some(unsafe { BorrowedFd::borrow_raw(ring) })
 }
 
 /// Drops what was lent to the kernel, or keeps it while the ring is ending, which is when the
@@ -142,7 +156,11 @@ fn create(options: &RingOptions) -> io::Result<Runtime> {
     let mut builder = tokio_uring::builder();
     builder
         .entries(options.entries)
-        .uring_builder(&flags(options.entries));
+        .uring_builder(&match options.personalities {
+            // Other threads register them.
+            true => flags_of_all(options.entries),
+            false => flags(options.entries),
+        });
     let runtime = Runtime::new(&builder)?;
     let after = ring_descriptors();
     let mut new = after.difference(&before);
@@ -154,16 +172,23 @@ fn create(options: &RingOptions) -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// The flags every ring of this program has; [`super::probe()`] tries them.
+/// The flags of a ring; [`super::probe()`] tries them.
 pub(super) fn flags(entries: u32) -> io_uring::Builder {
+    let mut builder = flags_of_all(entries);
+    // Linux 6.0: only this thread submits, or registers anything. That spares the kernel a look at
+    // each submission, no more, without DEFER_TASKRUN.
+    builder.setup_single_issuer();
+    builder
+}
+
+/// The flags that every ring of this program has.
+fn flags_of_all(entries: u32) -> io_uring::Builder {
     let mut builder = tokio_uring::uring_builder();
     builder
         // Linux 5.19: completions are taken up when the thread enters the kernel anyway, instead of
         // by interrupting it. (DEFER_TASKRUN is not for tokio-uring 0.5, which never waits inside
         // io_uring_enter.)
         .setup_coop_taskrun()
-        // Linux 6.0: only this thread submits.
-        .setup_single_issuer()
         // Linux 5.18: one bad entry does not hold back those behind it.
         .setup_submit_all()
         // Every session has an operation in flight, and all may complete at once. The kernel keeps

@@ -215,15 +215,21 @@ fn one_thread_may_run_one_ring_after_the_other() {
     alone(|| {
         let before = descriptors();
         for round in 0..3 {
-            let output = start(&RingOptions { entries: 4 }, || async move {
-                pause().await;
-                // More than the submission queue holds.
-                let tasks: Vec<_> = (0..40).map(|_| spawn(pause())).collect();
-                for task in tasks {
-                    task.await.unwrap();
-                }
-                round
-            });
+            let output = start(
+                &RingOptions {
+                    entries: 4,
+                    ..RingOptions::default()
+                },
+                || async move {
+                    pause().await;
+                    // More than the submission queue holds.
+                    let tasks: Vec<_> = (0..40).map(|_| spawn(pause())).collect();
+                    for task in tasks {
+                        task.await.unwrap();
+                    }
+                    round
+                },
+            );
             assert_eq!(output.unwrap(), round);
         }
         assert_eq!(descriptors(), before);

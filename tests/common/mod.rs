@@ -6,7 +6,9 @@
     reason = "every test file is a crate of its own and uses a part"
 )]
 
+pub(crate) mod accounts;
 mod client;
+mod databases;
 mod files;
 mod server;
 mod tls;
@@ -15,6 +17,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Data, Reply, Way, connect_from, read_all, reset};
+pub(crate) use databases::{Database, PostgreSql, Sqlite};
 pub(crate) use files::{Random, identity, make_tree, noise, same_trees, snapshot};
 pub(crate) use server::{
     PASSWORD, Process, Run, Setup, TestServer, is_root, passive_ports, program, run, run_with_input,

@@ -67,7 +67,7 @@ impl Setup {
 
     /// Sets `section.key`; the value is TOML.
     pub(crate) fn set(mut self, key: &'static str, value: impl Display) -> Self {
-        let (section, key) = key.split_once('.').expect("section.key");
+        let (section, key) = key.rsplit_once('.').expect("section.key");
         let section = self.sections.entry(section).or_default();
         section.insert(key, value.to_string());
         self
@@ -253,7 +253,7 @@ impl TestServer {
 
     /// Changes a key of the configuration, which the server does not know of yet.
     pub(crate) fn set(&mut self, key: &'static str, value: impl Display) {
-        let (section, key) = key.split_once('.').expect("section.key");
+        let (section, key) = key.rsplit_once('.').expect("section.key");
         let section = self.setup.sections.entry(section).or_default();
         section.insert(key, value.to_string());
         self.setup.write_sections(&self.setup.sections);
@@ -598,6 +598,8 @@ fn package_of(program: &str) -> &str {
         "setpriv" | "prlimit" | "unshare" => "the package util-linux",
         "ip" => "the package iproute2",
         "curl" => "the package curl",
+        "sqlite3" => "the package sqlite3",
+        "psql" => "the package postgresql",
         "lftp" => "the package lftp",
         "python3" => "the package python3",
         _ => "it",

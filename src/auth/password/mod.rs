@@ -4,6 +4,7 @@
 mod foreign;
 mod md5;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use argon2::password_hash::PasswordHasher;
@@ -99,6 +100,21 @@ impl StoredHash {
             // Salt and hash are the last two fields of all others.
             _ => self.text.rsplitn(3, '$').last().unwrap_or_default(),
         }
+    }
+
+    /// One of these hashes with the cost that most of them have, and how many that are.
+    pub(super) fn usual<'h>(hashes: impl Iterator<Item = &'h Self>) -> Option<(usize, Self)> {
+        let mut costs: BTreeMap<&str, (usize, &Self)> = BTreeMap::new();
+        for hash in hashes {
+            costs.entry(hash.cost()).or_insert((0, hash)).0 += 1;
+        }
+        let most = costs.into_values().max_by_key(|(count, _)| *count);
+        most.map(|(count, hash)| (count, hash.clone()))
+    }
+
+    /// The hash, for a store of users only.
+    pub fn into_text(self) -> String {
+        self.text
     }
 
     /// The hash, for the users file only.

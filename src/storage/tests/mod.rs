@@ -34,7 +34,7 @@ fn run_with<F: Future<Output = ()>>(settings: Files, test: impl FnOnce(Fixture) 
     fs::create_dir(outside.path().join("root")).unwrap();
     fs::write(outside.path().join("secret"), "secret").unwrap();
     uring::start(&RingOptions::default(), || async move {
-        let root = Root::open(&outside.path().join("root"), settings)
+        let root = Root::open(&outside.path().join("root"), settings, None)
             .await
             .unwrap();
         let test = test(Fixture { outside, root });

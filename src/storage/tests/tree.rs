@@ -355,13 +355,13 @@ fn a_root_is_a_directory_that_exists() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         for (path, expected) in [("file", libc::ENOTDIR), ("missing", libc::ENOENT)] {
-            let error = Root::open(&folder.path().join(path), settings)
+            let error = Root::open(&folder.path().join(path), settings, None)
                 .await
                 .unwrap_err();
             assert_eq!(error.raw_os_error(), Some(expected), "{path}");
         }
         for path in ["/", ".", "src"] {
-            let root = Root::open(path.as_ref(), settings).await.unwrap();
+            let root = Root::open(path.as_ref(), settings, None).await.unwrap();
             root.enter(&at("/")).await.unwrap();
         }
     })

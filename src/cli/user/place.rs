@@ -1,0 +1,153 @@
+//! Which store a command works on: the users file or a database.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use nix::unistd::{Group, Uid, User as Account};
+
+use crate::auth::Access;
+use crate::auth::store::{DatabaseStore, FileStore, Readers, Store};
+use crate::cli::Failure;
+use crate::config::{Config, Database, SourceKind};
+
+#[derive(Args, Debug)]
+pub(super) struct PlaceArgs {
+    /// Which one of the two [default: whichever comes first in users.sources]
+    #[arg(long, global = true, value_enum)]
+    store: Option<Kind>,
+
+    /// The users file [default: users.file of the configuration]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+
+    /// The database: sqlite:/PATH or postgresql://… [default: users.database of the configuration]
+    // Parsed below: a refusal by clap would show it, and it may hold a password.
+    #[arg(long, global = true, value_name = "URL")]
+    database: Option<String>,
+
+    /// A file with the password for --database, for a PostgreSQL server that asks for one
+    #[arg(long, global = true, value_name = "FILE", requires = "database")]
+    database_password_file: Option<PathBuf>,
+
+    /// The configuration that names them [default: /etc/ringftpd/ringftpd.toml if it exists]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Kind {
+    /// The users file
+    File,
+    /// The database
+    Database,
+}
+
+impl PlaceArgs {
+    /// The store that a command works on.
+    pub(super) fn store(&self) -> Result<Box<dyn Store>, Failure> {
+        let kind = match (self.store, &self.file, &self.database) {
+            (Some(kind), _, _) => kind,
+            (None, Some(_), None) => Kind::File,
+            (None, None, Some(_)) => Kind::Database,
+            (None, Some(_), Some(_)) => {
+                let text = "ringftpd: --file and --database: say by --store which of them is meant";
+                return Err(Failure::usage(text));
+            }
+            (None, None, None) => self.first_source()?,
+        };
+        self.store_of(kind)
+    }
+
+    /// The store of this kind.
+    pub(super) fn store_of(&self, kind: Kind) -> Result<Box<dyn Store>, Failure> {
+        if kind == Kind::File
+            && let Some(file) = &self.file
+        {
+            return Ok(Box::new(FileStore::new(absolute(file)?, Readers::Owner)));
+        }
+        let config = self.config()?;
+        let file = match &self.file {
+            Some(file) => absolute(file)?,
+            None => config.users.file.clone(),
+        };
+        if kind == Kind::File {
+            let readers = readers(&config, &file);
+            return Ok(Box::new(FileStore::new(file, readers)));
+        }
+        let access = match &self.database {
+            Some(url) => Some(Access {
+                database: url
+                    .parse()
+                    .map_err(|error| Failure::usage(format!("ringftpd: --database: {error}")))?,
+                password_file: self.database_password_file.clone().unwrap_or_default(),
+                timeout: config.users.source_timeout,
+            }),
+            None => Access::of(&config.users),
+        };
+        let Some(access) = access else {
+            let text = "ringftpd: no database: set users.database, or name one by --database URL";
+            return Err(Failure::usage(text));
+        };
+        let readers = match &access.database {
+            Database::Sqlite(path) if self.database.is_none() => readers(&config, path),
+            _ => Readers::Owner,
+        };
+        Ok(Box::new(DatabaseStore::new(access, readers, file)))
+    }
+
+    fn first_source(&self) -> Result<Kind, Failure> {
+        let sources = self.config()?.users.sources;
+        let kind = sources.iter().find_map(|source| match source {
+            SourceKind::File => Some(Kind::File),
+            SourceKind::Database => Some(Kind::Database),
+            _ => None,
+        });
+        kind.ok_or_else(|| {
+            Failure::usage(
+                "ringftpd: neither the file nor a database is one of users.sources: say by --store \
+                 file or --store database where the users are to be",
+            )
+        })
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        let default = Path::new(Config::DEFAULT_PATH);
+        match &self.config {
+            Some(path) => Ok(Config::load(path)?),
+            None if default.exists() => Ok(Config::load(default)?),
+            None => Ok(Config::default()),
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::operating(&error))
+}
+
+/// A server that gives up root reads a store with its group; one that systemd starts as its user, with
+/// the group to which the store's directory belongs.
+fn readers(config: &Config, store: &Path) -> Readers {
+    if !Uid::effective().is_root() {
+        return Readers::Owner;
+    }
+    let Some(user) = &config.server.user else {
+        let directory = store.parent().and_then(|path| path.metadata().ok());
+        return match directory.map(|directory| directory.gid()) {
+            None | Some(0) => Readers::Owner,
+            Some(group) => Readers::Group(group),
+        };
+    };
+    let group = match &config.server.group {
+        Some(group) => Group::from_name(group)
+            .ok()
+            .flatten()
+            .map(|group| group.gid),
+        None => Account::from_name(user)
+            .ok()
+            .flatten()
+            .map(|account| account.gid),
+    };
+    // `ringftpd check` tells of accounts that do not exist.
+    group.map_or(Readers::Owner, |gid| Readers::Group(gid.as_raw()))
+}

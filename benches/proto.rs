@@ -67,7 +67,7 @@ fn encode_reply(c: &mut Criterion) {
         ("fixed", Reply::new(Code::COMMAND_OK, "Command okay.")),
         (
             "FEAT",
-            feature::features(FactSet::default(), HashAlgorithm::Sha256),
+            feature::features(FactSet::default(), HashAlgorithm::Sha256, false),
         ),
     ];
     for (name, reply) in &replies {

@@ -16,6 +16,7 @@
 //! | [`config`] | the configuration, typed |
 //! | [`telemetry`] | logs |
 //! | [`throttle`] | rates of transfers and events, sessions of users |
+//! | [`tls`] | TLS without I/O: certificates, resumed sessions, the protocol |
 //! | [`cli`] | the command line |
 //! | [`server`] | the supervisor and the cores |
 //! | [`uring`] | io_uring operations that may be dropped at any time (unsafe island) |
@@ -37,6 +38,7 @@ pub mod storage;
 pub mod sys;
 pub mod telemetry;
 pub mod throttle;
+pub mod tls;
 pub mod transfer;
 #[allow(unsafe_code)]
 pub mod uring;

@@ -20,19 +20,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("auth", &["config", "proto", "sys"]),
     ("quota", &["config", "proto", "sys"]),
     ("throttle", &["config", "proto", "quota"]),
+    ("tls", &["config"]),
     ("storage", &["config", "proto", "quota", "sys", "uring"]),
     ("data", &["config", "proto", "sys", "uring"]),
     (
         "transfer",
         &[
-            "config", "data", "proto", "quota", "storage", "sys", "throttle", "uring",
+            "config", "data", "proto", "quota", "storage", "sys", "throttle", "tls", "uring",
         ],
     ),
     (
         "control",
         &[
             "auth", "config", "data", "proto", "quota", "session", "storage", "sys", "throttle",
-            "transfer", "uring",
+            "tls", "transfer", "uring",
         ],
     ),
     // The server makes what the cores own, so it names their types; it runs no protocol.
@@ -50,13 +51,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sys",
             "telemetry",
             "throttle",
+            "tls",
             "transfer",
             "uring",
         ],
     ),
     (
         "cli",
-        &["auth", "config", "data", "proto", "server", "telemetry"],
+        &[
+            "auth",
+            "config",
+            "data",
+            "proto",
+            "server",
+            "telemetry",
+            "tls",
+        ],
     ),
     ("main", &["cli"]),
 ];
@@ -90,8 +100,10 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     (
         "std::fs",
         // The islands read /proc at the start, the server keeps a spare descriptor, quotas keep
-        // their ledgers (on a worker).
-        &["auth", "cli", "config", "quota", "server", "sys", "uring"],
+        // their ledgers (on a worker), certificates are loaded by the supervisor.
+        &[
+            "auth", "cli", "config", "quota", "server", "sys", "tls", "uring",
+        ],
         "storage, or sys on a worker",
     ),
     (

@@ -413,6 +413,51 @@ impl Authenticator {
         }
     }
 
+    /// Whether this user, whom something else than a password has proved, may log in now. Only users of the
+    /// users file and of a database are known without a password. May wait for them: call it on a worker.
+    pub fn admit(&self, claim: Claim<'_>) -> Outcome {
+        let Some(sources) = self.sources(claim.host) else {
+            return Outcome::Unavailable(format!("there is no host {} any more", claim.host));
+        };
+        let (Some(chain), Ok(name)) = (&sources.users, UserName::parse(claim.user)) else {
+            return Outcome::Refused(Reason::UnknownUser);
+        };
+        let users = match chain.file.current() {
+            Ok(users) => users,
+            Err(reason) => return Outcome::Unavailable(reason),
+        };
+        let login = Login {
+            name: &name,
+            password: b"",
+            client: claim.client,
+            host: claim.host,
+            users: &users,
+        };
+        let keeps_users = |kind| matches!(kind, SourceKind::File | SourceKind::Database);
+        let mut chain = chain.chain.iter();
+        let found = chain
+            .by_ref()
+            .filter(|source| keeps_users(source.kind()))
+            .map(|source| source.find(&login))
+            .find(|found| !matches!(found, Ok(Found::Unknown)));
+        let Member {
+            identity,
+            validity,
+            system,
+        } = match found {
+            Some(Ok(Found::User(user))) => user.member(),
+            Some(Err(reason)) => return Outcome::Unavailable(reason),
+            _ => return Outcome::Refused(Reason::UnknownUser),
+        };
+        if let Err(reason) = validity.judge(claim.client, Timestamp::now(), &TimeZone::system()) {
+            return Outcome::Refused(reason);
+        }
+        match sources.system.complete(identity, system) {
+            Ok(identity) => Outcome::Accepted(identity.on(claim.host)),
+            Err(reason) => Outcome::Unavailable(reason),
+        }
+    }
+
     /// Asks one source after the other for a user with this password.
     fn find(
         &self,

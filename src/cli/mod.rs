@@ -4,6 +4,7 @@
 //! is wrong and trying again will not help.
 
 mod admin;
+mod cert;
 mod check;
 mod kick;
 mod plan;
@@ -44,6 +45,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Cert(args) => cert::run(&args),
         Command::User(args) => user::run(args),
         Command::Ports(args) => ports::run(&args),
         Command::Who(args) => who::run(&args),
@@ -87,6 +89,9 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and say what serve would do with the same arguments
     Check(ServeArgs),
+    /// Make a certificate for TLS
+    #[command(after_help = CERT_EXAMPLES)]
+    Cert(cert::CertArgs),
     /// Add, change, list and delete virtual users, in the users file or a database
     #[command(after_help = USER_EXAMPLES)]
     User(user::UserArgs),
@@ -297,6 +302,14 @@ Examples:
 Clients are told so by a 421. A transfer is aborted; what remains of an upload is up to
 files.uploads. They may come back at once: 'ringftpd user' takes an account away. Exit code 1: no
 session matches.";
+
+const CERT_EXAMPLES: &str = "\
+Examples:
+  ringftpd cert self-signed --host ftp.example.org --file /etc/ringftpd/ftp.pem
+  ringftpd cert self-signed --host localhost --host 127.0.0.1 --days 30 --file ftp.pem
+
+A certificate that everybody trusts comes from an authority, such as Let's Encrypt; the server takes
+it over when its files change.";
 
 const USER_EXAMPLES: &str = "\
 Examples:

@@ -9,6 +9,7 @@ use nix::unistd::{Gid, Group, Pid, Uid, User};
 
 use crate::auth::{Authenticator, Identity};
 use crate::config::{CPUS_MAX, Config, Database, Host, PortRange, Problem, SourceKind};
+use crate::tls::{Keys, Tls};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -43,6 +44,7 @@ pub(super) fn survey(config: &Config, acts_as_others: bool) -> Survey {
     let account = survey.account(config);
     survey.anonymous(config);
     survey.users(config, account);
+    survey.certificates(config, account);
     for pool in config.passive_pools() {
         for range in pool.ranges() {
             survey.ephemeral_ports(&pool.key, *range);
@@ -87,6 +89,36 @@ impl Survey {
         self.problems
             .push(Problem::new("server.group", message).hint("create it, or leave it out"));
         None
+    }
+
+    /// Whether certificates and keys can be used, and read again by the user to become.
+    fn certificates(&mut self, config: &Config, account: Option<(Uid, Gid)>) {
+        let problem = |text: String| Problem::new("tls.certificates", text);
+        let keys = match Keys::new() {
+            Ok(keys) => keys,
+            Err(error) => return self.problems.push(problem(error.to_string())),
+        };
+        match Tls::load(&config.tls, &keys) {
+            Ok(None) => return,
+            Ok(Some(tls)) => {
+                let notes = tls.notes().iter().cloned();
+                self.warnings.extend(notes.map(problem));
+            }
+            Err(errors) => {
+                let errors = errors.iter().map(ToString::to_string);
+                self.problems.extend(errors.map(problem));
+            }
+        }
+        let Some((uid, gid)) = account else { return };
+        for file in config.tls.files() {
+            let metadata = fs::metadata(file);
+            if metadata.is_ok_and(|metadata| !readable(&metadata, uid, gid)) {
+                let text = format!("{} is not readable for server.user", file.display());
+                let hint = "it serves, but cannot be loaded again when it is renewed";
+                self.warnings.push(problem(text).hint(hint));
+            }
+        }
+        self.warnings.dedup();
     }
 
     fn anonymous(&mut self, config: &Config) {

@@ -55,6 +55,7 @@ impl Config {
         problems.extend(self.users.contradictions("users"));
         problems.extend(self.host_contradictions());
         problems.extend(self.passive_contradictions());
+        problems.extend(self.tls_contradictions());
         let threads = match &self.server.cores {
             Cores::All => None,
             Cores::Count(count) => Some(count.get()),

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Admin, Allowance, Announce, Anonymous, Cores, Data, FailedUpload, Files, GuardLimits, Limits,
-    Log, LogFormat, LogLevel, Own, OwnFiles, PeerCheck, PortRange, QuotaLimits, Rates, Server,
-    Slices, SourceKind, Steering, UploadPolicy, Users,
+    Admin, Allowance, Announce, Anonymous, ClientCertificates, ClientLogin, Cores, Data,
+    DataResumption, FailedUpload, Files, GuardLimits, Limits, Log, LogFormat, LogLevel, Own,
+    OwnFiles, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, SourceKind, Steering, Tls,
+    TlsPolicy, TlsVersion, UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -99,6 +100,23 @@ impl Default for Admin {
         Self {
             enabled: true,
             socket: PathBuf::from("/run/ringftpd/admin.sock"),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            policy: TlsPolicy::Optional,
+            certificates: Vec::new(),
+            min_version: TlsVersion::V12,
+            data_resumption: DataResumption::Prefer,
+            clear_commands: false,
+            client_certificates: ClientCertificates::Off,
+            client_ca: None,
+            client_crls: Vec::new(),
+            client_login: ClientLogin::Password,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

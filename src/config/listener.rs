@@ -17,6 +17,17 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it sets.
     pub own: Own,
+    /// How TLS begins there.
+    pub tls: TlsStart,
+}
+
+/// How TLS begins on a control connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TlsStart {
+    /// By AUTH TLS, if the client wants it (RFC 4217).
+    Explicit,
+    /// At once, before the greeting.
+    Implicit,
 }
 
 /// Keys of `[data]` that a listener may have for itself; `None`: as `[data]` has it.
@@ -82,6 +93,16 @@ impl Listener {
             super::server::listen_address(value).map(Some)
         });
         own.read(section);
+        let mut tls = TlsStart::Explicit;
+        section.read("tls", &mut tls, |value| {
+            units::choice(
+                value,
+                &[
+                    ("explicit", TlsStart::Explicit),
+                    ("implicit", TlsStart::Implicit),
+                ],
+            )
+        });
         if !said {
             let hint = "address = \"192.0.2.1:21\": the one of server.listen that it is about";
             section.refuse("has no address", hint);
@@ -90,6 +111,7 @@ impl Listener {
             name,
             address: address?,
             own,
+            tls,
         })
     }
 }

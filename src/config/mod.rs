@@ -28,6 +28,7 @@ mod reload;
 pub(crate) mod rights;
 pub(crate) mod section;
 mod server;
+mod tls;
 pub(crate) mod units;
 pub(crate) mod users;
 mod volume;
@@ -47,13 +48,16 @@ pub use host::VirtualHost;
 pub(crate) use keys::nearest;
 pub use keys::{KEYS, Schema};
 pub use limits::{GuardLimits, LINE_LENGTH_MAX, LINE_LENGTH_MIN, Limits};
-pub use listener::{Addressing, Announce, Listener, Own};
+pub use listener::{Addressing, Announce, Listener, Own, TlsStart};
 pub use log::{Log, LogFormat, LogLevel};
 pub use passive::PassivePool;
 pub use port_set::{PortSet, Slices, ports_text};
 pub use ports::PortRange;
 pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
+pub use tls::{
+    CertificateFiles, ClientCertificates, ClientLogin, DataResumption, Tls, TlsPolicy, TlsVersion,
+};
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, SourceKind, Users};
 pub use volume::{Period, VolumeLimits};
@@ -71,6 +75,8 @@ pub struct Config {
     pub data: Data,
     /// `[listener.NAME]`: what is different for one of the addresses that are listened on.
     pub listeners: Vec<Listener>,
+    /// `[tls]`: who may and who must use TLS, and with which certificates.
+    pub tls: Tls,
     /// `[files]`: how files come into being.
     pub files: Files,
     /// `[anonymous]`: access without an account.
@@ -124,6 +130,7 @@ impl Config {
                 "server" => config.server.read(&mut values),
                 "limits" => config.limits.read(&mut values),
                 "data" => config.data.read(&mut values),
+                "tls" => config.tls.read(&mut values),
                 "files" => config.files.read(&mut values),
                 "anonymous" => config.anonymous.read(&mut values),
                 "users" => config.users.read(&mut values),

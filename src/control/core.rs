@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::Register;
 use crate::auth::Authenticator;
-use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, OwnFiles, Rates};
+use crate::config::{Addressing, Allowance, Files, Folder, GuardLimits, OwnFiles, Rates, TlsStart};
 use crate::data::active::Active;
 use crate::data::pool::Pool;
 use crate::quota::Quotas;
@@ -23,6 +23,7 @@ use crate::storage::Root;
 use crate::sys::ids::Ids;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
+use crate::tls::Tls;
 use crate::transfer::Depot;
 use crate::uring::Personality;
 
@@ -78,6 +79,10 @@ pub struct Settings {
     pub session_rates: Rates,
     /// How files are made.
     pub files: Files,
+    /// Certificates and rules of TLS, if it is offered.
+    pub tls: Option<Arc<Tls>>,
+    /// How it begins, for each address that is listened on.
+    pub tls_starts: Vec<TlsStart>,
     /// How data connections are announced, for each address that is listened on.
     pub addressing: Vec<Addressing>,
     /// Which of the passive pools serves each of these addresses.
@@ -98,6 +103,13 @@ pub struct Host {
 }
 
 impl Settings {
+    /// The TLS of a listener at which it begins with the first byte.
+    pub(super) fn implicit_tls(&self, listener: usize) -> Option<&Arc<Tls>> {
+        let start = self.tls_starts.get(listener);
+        let is_implicit = start == Some(&TlsStart::Implicit);
+        self.tls.as_ref().filter(|_| is_implicit)
+    }
+
     /// What holds for who comes to an address that is listened on.
     pub(super) fn limits_at(&self, listener: usize) -> Rc<Limits> {
         let host = self

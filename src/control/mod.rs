@@ -8,8 +8,10 @@
 
 mod card;
 mod core;
+mod login;
 mod perform;
 mod running;
+mod upgrade;
 
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -36,6 +38,7 @@ use crate::uring::{self, Fd};
 use crate::{proto, sys};
 
 use running::Running;
+use upgrade::Secured;
 
 /// A client at the door.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ pub fn serve(core: Rc<Core>, arrival: Arrival, held: impl Sized) -> impl Future<
         connection.close().await;
         tracing::info!(
             session = connection.card.id(),
-            peer = %connection.peer,
+            peer = %connection.card.peer(),
             user = connection.card.user().as_deref().map(proto::printable),
             seconds = connection.card.started().elapsed().as_secs(),
             "session ended"
@@ -81,7 +84,6 @@ struct Connection {
     socket: Fd,
     /// What is seen of it from outside.
     card: Rc<Card>,
-    peer: IpAddr,
     /// The address at which the client reached the server, as it sees it.
     reached: IpAddr,
     listener: usize,
@@ -91,6 +93,8 @@ struct Connection {
     /// What has been received, from `cursor` on not yet decoded.
     input: Vec<u8>,
     cursor: usize,
+    /// TLS, if the connection is protected by it.
+    secured: Option<Box<Secured>>,
     sending: Option<Sending>,
     sending_since: Instant,
     /// Since when a login is waited for; commands do not lengthen that.
@@ -141,21 +145,26 @@ impl Connection {
         let now = Instant::now();
         let settings = core.settings();
         let peer = arrival.client;
+        let card = core.register.enroll(peer, local);
+        let tls = settings.implicit_tls(arrival.listener);
+        let client = Client {
+            address: peer,
+            implicit_tls: tls.is_some(),
+        };
+        let secured = tls.map(|tls| Secured::new(tls.session(card.id())));
         Self {
-            session: Session::new(
-                settings.limits_at(arrival.listener),
-                Client { address: peer },
-            ),
+            session: Session::new(settings.limits_at(arrival.listener), client),
             decoder: LineDecoder::new(settings.line_length),
-            card: core.register.enroll(peer, local),
+            card,
             core,
             socket: Rc::new(arrival.socket),
-            peer,
             reached: arrival.reached.unwrap_or_else(|| local.ip()).to_canonical(),
             listener: arrival.listener,
             receive: None,
             input: Vec::with_capacity(RECEIVE_BYTES),
             cursor: 0,
+            closing: matches!(secured, Some(Err(_))),
+            secured: secured.and_then(Result::ok).map(Box::new),
             sending: None,
             sending_since: now,
             login_since: now,
@@ -164,7 +173,6 @@ impl Connection {
             member: None,
             reservation: None,
             running: None,
-            closing: false,
             settings,
         }
     }
@@ -215,8 +223,7 @@ impl Connection {
             && let Poll::Ready((received, buffer)) = Pin::new(receive).poll(context)
         {
             self.receive = None;
-            self.input = buffer;
-            self.cursor = 0;
+            self.take_in(buffer);
             return Poll::Ready(Wake::Received(received));
         }
         match &mut self.running {
@@ -228,7 +235,7 @@ impl Connection {
     /// Takes in why the task goes on; false when there is nobody left to serve.
     fn woken(&mut self, wake: Wake) -> bool {
         match wake {
-            Wake::Received(Ok(1..)) => true,
+            Wake::Received(Ok(1..)) => self.open_records(),
             Wake::Received(_) => false,
             Wake::Sent(sent) => sent.is_ok(),
             Wake::Opened => {
@@ -292,6 +299,9 @@ impl Connection {
 
     /// When the client has been silent, or not logged in, for too long.
     fn silence_ends(&self) -> Instant {
+        if let Some(until) = self.secured.as_ref().and_then(|it| it.handshake_ends()) {
+            return until;
+        }
         match self.session.user() {
             Some(_) => self.card.heard() + self.session.idle_timeout(),
             None => self.login_since + self.session.login_timeout(),
@@ -314,8 +324,9 @@ impl Connection {
         if tempo.next() > now {
             self.core.throttle.hits.count(Limit::CommandsPerSecond);
             if tempo.is_news() {
-                let user = self.card.user().as_deref().map(proto::printable);
-                tracing::warn!(peer = %self.peer, user, "commands come too fast and are slowed down");
+                let (peer, user) = (self.card.peer(), self.card.user());
+                let user = user.as_deref().map(proto::printable);
+                tracing::warn!(%peer, user, "commands come too fast and are slowed down");
             }
         }
     }
@@ -416,8 +427,14 @@ impl Connection {
     }
 
     fn begin_sending(&mut self) {
-        if self.sending.is_none() && self.session.output_len() > 0 {
-            let output = self.session.take_output();
+        if self.sending.is_some() {
+            return;
+        }
+        let output = match &mut self.secured {
+            None => self.session.take_output(),
+            Some(secured) => secured.seal(&mut self.session, self.closing),
+        };
+        if !output.is_empty() {
             self.sending_since = Instant::now();
             let socket = Fd::clone(&self.socket);
             self.sending = Some(Box::pin(
@@ -429,9 +446,7 @@ impl Connection {
     fn begin_receiving(&mut self) {
         let wanted = self.receive.is_none() && self.cursor == self.input.len() && !self.closing;
         if wanted {
-            let mut buffer = std::mem::take(&mut self.input);
-            buffer.clear();
-            self.cursor = 0;
+            let buffer = self.receive_buffer();
             self.receive = Some(uring::receive(&self.socket, buffer));
         }
     }

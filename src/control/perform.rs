@@ -1,32 +1,27 @@
 //! Actions of the session as calls into the rest of the server; their answers as events.
 
-use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
 use super::{Connection, Core, Load, Phase, Tree, hang_up};
-use crate::auth::{Claim, Counts, Identity, Outcome};
 use crate::config::Announce;
 use crate::data::pool::{Request as PortRequest, Reservation};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
 use crate::proto::rights::Rights;
-use crate::session::action::{
-    Credentials, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer,
-};
+use crate::session::action::{Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer};
 use crate::session::event::{Answer, Opened, Transferred, Verdict};
 use crate::session::{Action, Event, Noted};
 use crate::storage::{self, Format, ListRequest, Root, UploadKind, UploadRules};
+use crate::sys;
 use crate::sys::file::FileKind;
-use crate::throttle::{Direction, Entry, Limit, Pace};
-use crate::transfer::{self, Order, Prepared};
+use crate::throttle::{Direction, Limit, Pace};
+use crate::tls::DataTls;
+use crate::transfer::{self, Order, Prepared, Wire};
 use crate::uring::{self, Fd};
-use crate::{proto, sys};
 
 impl Connection {
     /// Performs what takes time or reaches outside.
@@ -34,13 +29,11 @@ impl Connection {
         match action {
             Action::Verify(credentials) => {
                 let verdict = self.verify(credentials).await;
-                let next = self.session.handle(Event::Verified(verdict));
-                // Elsewhere it has been written down with the host's name, by `enter`.
-                if self.session.host().is_empty() {
-                    let user = self.session.shared_user();
-                    self.core.register.set_user(&self.card, user);
-                }
-                next
+                self.verified(verdict)
+            }
+            Action::Admit(user) => {
+                let verdict = self.admit(user).await;
+                self.verified(verdict)
             }
             Action::ChooseHost(name) => {
                 let limits = self.core.settings().limits_of(&name);
@@ -69,12 +62,26 @@ impl Connection {
             }
             Action::Reset => {
                 self.login_since = Instant::now();
-                self.core.register.set_user(&self.card, None);
-                self.tree = None;
-                self.member = None;
-                self.reservation = None;
+                self.forget_user();
                 let limits = self.core.settings().limits_at(self.listener);
                 self.session.begin_at(limits);
+                None
+            }
+            Action::Secure => {
+                self.forget_user();
+                self.upgrade().await;
+                None
+            }
+            Action::Clear => {
+                self.downgrade().await;
+                None
+            }
+            Action::ClearAndReset => {
+                self.login_since = Instant::now();
+                self.forget_user();
+                let limits = self.core.settings().limits_at(self.listener);
+                self.session.begin_at(limits);
+                self.downgrade().await;
                 None
             }
             // Connection::act has them.
@@ -82,149 +89,21 @@ impl Connection {
         }
     }
 
-    async fn verify(&mut self, credentials: Credentials) -> Verdict {
-        let asked = Instant::now();
-        let (host, user) = (Rc::clone(self.session.host()), credentials.user.clone());
-        let claim = Claim {
-            host: &host,
-            user: &user,
-            client: self.peer,
-        };
-        if let Some(identity) = self.core.authenticator.anonymous(claim) {
-            return self.enter(&host, identity).await;
-        }
-        let outcome = match self.identify(claim, credentials.password).await {
-            Outcome::Accepted(identity) => Ok(identity),
-            Outcome::Refused(reason) => Err(reason),
-            Outcome::Unavailable(error) => {
-                tracing::error!(peer = %self.peer, error, "logins cannot be verified");
-                return Verdict::Unavailable;
-            }
-        };
-        let limits = self.core.settings().guard;
-        match self.core.authenticator.judge(claim, outcome, &limits) {
-            Ok(identity) => self.enter(&host, identity).await,
-            Err((reason, delay)) => {
-                let user = proto::printable(&user);
-                let host = Some(&*host).filter(|host| !host.is_empty());
-                tracing::warn!(peer = %self.peer, user, host, %reason, "login refused");
-                // Counted from the question: the answer does not tell how long its making took.
-                self.wait_until(asked + delay).await;
-                Verdict::Refused
-            }
-        }
-    }
-
-    /// Who it is, from memory if possible, otherwise from a worker.
-    async fn identify(&self, claim: Claim<'_>, password: Vec<u8>) -> Outcome {
-        let authenticator = Arc::clone(&self.core.authenticator);
-        if let Some(outcome) = authenticator.verify_at_once(claim, &password) {
-            return outcome;
-        }
-        let (host, user) = (claim.host.to_owned(), claim.user.to_owned());
-        let client = claim.client;
-        let verify = move || {
-            let claim = Claim {
-                host: &host,
-                user: &user,
-                client,
-            };
-            authenticator.verify(claim, &password)
-        };
-        match self.core.verifiers.run(verify).await {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Unavailable(error.to_string()),
-        }
-    }
-
-    /// Lets this session wait, and no other; not beyond its end, by the server's or otherwise.
-    async fn wait_until(&self, until: Instant) {
-        let mut sleep = pin!(tokio::time::sleep_until(until.into()));
-        // Whoever ends the session wakes its task.
-        poll_fn(|context| match self.phase() {
-            Phase::Serving => sleep.as_mut().poll(context),
-            Phase::Draining | Phase::Ending => Poll::Ready(()),
-        })
-        .await;
-    }
-
-    /// Opens the tree of a user who may log in.
-    async fn enter(&mut self, host: &str, identity: Identity) -> Verdict {
-        let Identity {
-            name,
-            root,
-            rights,
-            quota,
-            folders,
-            allowance,
-            account,
-            files,
-        } = identity;
-        let settings = self.core.settings();
-        let Some(of_host) = settings.hosts.get(host) else {
-            tracing::warn!(peer = %self.peer, host, "login refused: the host has gone");
-            return Verdict::Unavailable;
-        };
-        let allowance = allowance.unwrap_or(of_host.anonymous);
-        let volume = match allowance.volume.are_set() {
-            true => match self.core.quotas.volume_of(&name, allowance.volume).await {
-                Ok(volume) => Some(volume),
-                Err(error) => {
-                    tracing::error!(user = name, %error, "users.state: the volume of a user cannot be read");
-                    return Verdict::Unavailable;
-                }
-            },
-            false => None,
-        };
-        let member = self.core.throttle.enter(Entry {
-            user: &name,
-            allowance,
-            volume,
-            sessions_max: of_host.sessions_per_user,
-            session_rates: settings.session_rates,
-            host: of_host.allowance.map(|allowance| (host, allowance)),
-        });
-        let member = match member {
-            Ok(member) => member,
-            Err(limit) => {
-                tracing::warn!(peer = %self.peer, user = name, ?limit, "login refused: too many sessions");
-                return match limit {
-                    Limit::SessionsPerHost => Verdict::HostFull,
-                    _ => Verdict::TooMany,
-                };
-            }
-        };
-        let tree = (root.clone(), folders, account, files);
-        let roots = &self.core.roots;
-        match roots.open(tree, settings.files, &self.core.verifiers).await {
-            Ok(opened) => {
-                let quota = quota.are_set().then(|| self.core.quotas.of(&name, quota));
-                self.member = Some(member);
-                self.tree = Some(Tree {
-                    root: opened,
-                    rights: Arc::clone(&rights),
-                    quota,
-                });
-                self.entered(host, name);
-                Verdict::Accepted(rights)
-            }
-            Err(error) => {
-                let root = root.display();
-                tracing::error!(user = name, %root, %error, "the root of a user cannot be opened");
-                Verdict::Unavailable
-            }
-        }
-    }
-
-    /// Tells whoever wants to know that a user is there.
-    fn entered(&self, host: &str, user: String) {
-        let session = self.card.id();
-        tracing::info!(session, peer = %self.peer, user, "login");
-        Counts::add(&self.core.authenticator.counts().accepted);
-        if !host.is_empty() {
-            let user = Some(Rc::from(user.into_bytes()));
+    fn verified(&mut self, verdict: Verdict) -> Option<Action> {
+        let next = self.session.handle(Event::Verified(verdict));
+        // Elsewhere it has been written down with the host's name, by `enter`.
+        if self.session.host().is_empty() {
+            let user = self.session.shared_user();
             self.core.register.set_user(&self.card, user);
         }
+        next
+    }
+
+    fn forget_user(&mut self) {
+        self.core.register.set_user(&self.card, None);
+        self.tree = None;
+        self.member = None;
+        self.reservation = None;
     }
 
     /// The tree of the user. Without one nothing exists.
@@ -311,12 +190,15 @@ impl Connection {
     }
 
     /// Waits until all output is sent.
-    async fn flush(&mut self) -> Result<(), Failure> {
+    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
         if let Some(sending) = self.sending.take() {
             let sent = tokio::time::timeout(self.settings.reply_timeout, sending).await;
             self.sent(sent.map(|(sent, _)| sent))?;
         }
-        let output = self.session.take_output();
+        let output = match &mut self.secured {
+            None => self.session.take_output(),
+            Some(secured) => secured.seal(&mut self.session, false),
+        };
         let sending = uring::send_all(&self.socket, output);
         let sent = tokio::time::timeout(self.settings.reply_timeout, sending).await;
         self.sent(sent.map(|(sent, _)| sent))
@@ -344,8 +226,8 @@ impl Connection {
         ) else {
             return Err(Failure::NoPassivePort);
         };
-        let announce = addressing.announce(self.peer);
-        let is_outside = announce.is_outside(self.peer);
+        let announce = addressing.announce(self.card.peer());
+        let is_outside = announce.is_outside(self.card.peer());
         let address = match announce {
             Announce::Address(address) if is_outside => *address,
             Announce::Name(name) if is_outside && !extended => match core.address_of(name) {
@@ -359,13 +241,13 @@ impl Connection {
         };
         let request = PortRequest {
             pool: *pool,
-            client: self.peer,
+            client: self.card.peer(),
             // Where it connects to what stands before this host, the address here is another one.
             local: (!is_outside).then_some(self.reached),
             extended,
         };
         let reservation = core.pool.reserve(request).await?;
-        let port = addressing.external_port(announce, self.peer, reservation.port());
+        let port = addressing.external_port(announce, self.card.peer(), reservation.port());
         self.reservation = Some(reservation);
         Ok(SocketAddr::new(address, port))
     }
@@ -377,6 +259,15 @@ impl Connection {
             Noted::Port => active.count_address(false),
             Noted::Eprt => active.count_address(true),
             Noted::Bounce => active.count_bounce(),
+        }
+    }
+
+    /// What a data connection is protected by.
+    fn protection(&self, wanted: bool, is_upload: bool) -> Result<Option<DataTls>, Failure> {
+        match (wanted, &self.secured) {
+            (false, _) => Ok(None),
+            (true, Some(secured)) => Ok(Some(secured.tls.data(is_upload))),
+            (true, None) => Err(Failure::NegotiationFailed),
         }
     }
 
@@ -394,15 +285,17 @@ impl Connection {
             None => None,
         };
         let transfer = plan.transfer;
+        let is_upload = matches!(transfer, Transfer::Store { .. });
+        let tls = self.protection(plan.protected, is_upload);
         let counted = Load::transfer(&core);
-        let direction = match transfer {
-            Transfer::Store { .. } => Direction::Up,
-            _ => Direction::Down,
+        let direction = match is_upload {
+            true => Direction::Up,
+            false => Direction::Down,
         };
         let counts = !matches!(transfer, Transfer::List { .. } | Transfer::Digest { .. });
         let pace = core
             .throttle
-            .pace(self.peer, self.member.as_ref(), direction, counts);
+            .pace(self.card.peer(), self.member.as_ref(), direction, counts);
         let future = {
             let shared = Rc::clone(&shared);
             async move {
@@ -430,9 +323,12 @@ impl Connection {
                         })
                     }
                     other => {
-                        let way = way.ok_or(Failure::NoDataConnection)?;
+                        let link = Link {
+                            way: way.ok_or(Failure::NoDataConnection)?,
+                            tls: tls?,
+                        };
                         let order = order(&core, other, &tree)?;
-                        run(&core, &tree.root, order, way, &shared, pace?)
+                        run(&core, &tree.root, order, link, &shared, pace?)
                             .await
                             .map(Transferred::Bytes)
                     }
@@ -459,12 +355,18 @@ enum Way {
     Active(SocketAddr, SocketAddr),
 }
 
+/// A data connection that is to be.
+struct Link {
+    way: Way,
+    tls: Option<DataTls>,
+}
+
 /// One transfer from beginning to end.
 async fn run(
     core: &Rc<Core>,
     root: &Root,
     order: Order,
-    way: Way,
+    link: Link,
     shared: &Shared,
     pace: Option<Pace>,
 ) -> Result<u64, Failure> {
@@ -484,7 +386,7 @@ async fn run(
         false => preparation.await,
     };
     let prepared = prepared.inspect_err(|failure| count_failure(core, *failure))?;
-    let socket = match watch.unless_aborted(connect(core, way)).await {
+    let socket = match watch.unless_aborted(connect(core, link.way)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(failure)) | Err(failure) => {
             prepared.abandon().await;
@@ -492,9 +394,24 @@ async fn run(
         }
     };
     watch.attach(&socket);
+    // Clients wait for it before they begin a handshake.
     shared.set_opened(opened(&prepared, unique));
     let is_upload = matches!(prepared, Prepared::Receive { .. });
-    let outcome = prepared.run(&core.depot, &socket, watch, pace).await;
+    let wire = match link.tls {
+        None => Ok(Wire::clear(Fd::clone(&socket))),
+        Some(tls) => Box::pin(Wire::secure(&core.depot, Fd::clone(&socket), &tls, watch)).await,
+    };
+    let outcome = match wire {
+        Ok(mut wire) => {
+            let outcome = prepared.run(&core.depot, &mut wire, watch, pace).await;
+            wire.put_away(&core.depot);
+            outcome
+        }
+        Err(failure) => {
+            prepared.abandon().await;
+            Err(failure)
+        }
+    };
     if let Err(failure) = outcome {
         count_failure(core, failure);
         // What the client has not read yet must not look like a whole file.

@@ -98,14 +98,15 @@ impl Running {
         let seconds = format_args!("{seconds:.6}");
         // Told only if a rate was waited for.
         let waited = Some(self.shared.watch.waited().as_secs_f64()).filter(|waited| *waited > 0.0);
+        let tls = self.shared.watch.protection();
         let user = card.user().as_deref().map(proto::printable);
         let path = proto::printable(path);
         match outcome {
             Ok(_) => {
-                tracing::info!(session, %peer, user, verb, path, bytes, %seconds, waited, "transfer complete")
+                tracing::info!(session, %peer, user, verb, path, bytes, %seconds, waited, tls, "transfer complete")
             }
             Err(failure) => {
-                tracing::info!(session, %peer, user, verb, path, bytes, %seconds, waited, ?failure, "transfer failed");
+                tracing::info!(session, %peer, user, verb, path, bytes, %seconds, waited, tls, ?failure, "transfer failed");
             }
         }
     }

@@ -128,6 +128,27 @@ pub enum Command<'a> {
     Csid(&'a [u8]),
     /// The name of the host that the client wants.
     Host(&'a [u8]),
+    /// Protect the control connection by this mechanism.
+    Auth(&'a [u8]),
+    /// The size of protected blocks, of which TLS has none of its own.
+    Pbsz(u64),
+    /// How data connections are protected.
+    Prot(ProtectionCode),
+    /// Protect the control connection no more.
+    Ccc,
+}
+
+/// The argument of PROT (RFC 2228 §3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProtectionCode {
+    /// `C`: not at all.
+    Clear,
+    /// `S`: nobody can change what is sent. TLS does not have it without the next.
+    Safe,
+    /// `E`: nobody else can read it.
+    Confidential,
+    /// `P`: both.
+    Private,
 }
 
 /// The argument of STRU (RFC 959 §3.1.2).
@@ -260,8 +281,12 @@ fn with_argument(verb: Verb, argument: &[u8]) -> Result<Command<'_>, SyntaxError
         Verb::Avbl => Command::Avbl(optional(argument)),
         Verb::Clnt => Command::Clnt(required(argument)?),
         Verb::Csid => Command::Csid(required(argument)?),
-        Verb::Smnt | Verb::Auth | Verb::Adat | Verb::Pbsz => return Err(NOT_OFFERED),
-        Verb::Prot | Verb::Ccc | Verb::Mic | Verb::Conf | Verb::Enc => return Err(NOT_OFFERED),
+        Verb::Auth => Command::Auth(required(argument)?),
+        Verb::Pbsz => Command::Pbsz(parse_decimal(argument).ok_or(BAD_NUMBER)?),
+        Verb::Prot => Command::Prot(protection(argument)?),
+        Verb::Ccc => none(argument, Command::Ccc)?,
+        Verb::Smnt | Verb::Adat | Verb::Mic => return Err(NOT_OFFERED),
+        Verb::Conf | Verb::Enc => return Err(NOT_OFFERED),
     })
 }
 
@@ -325,6 +350,10 @@ impl Command<'_> {
             Self::Clnt(_) => Verb::Clnt,
             Self::Csid(_) => Verb::Csid,
             Self::Host(_) => Verb::Host,
+            Self::Auth(_) => Verb::Auth,
+            Self::Pbsz(_) => Verb::Pbsz,
+            Self::Prot(_) => Verb::Prot,
+            Self::Ccc => Verb::Ccc,
         }
     }
 }
@@ -375,6 +404,18 @@ fn letter<T>(argument: &[u8], value: T, served: u8, known: &[u8]) -> Result<T, S
         [letter] if known.contains(&letter.to_ascii_uppercase()) => Err(BAD_PARAMETER),
         [] => Err(MISSING_ARGUMENT),
         _ => Err(BAD_ARGUMENT),
+    }
+}
+
+/// RFC 2228 §3: 504 for a level that nobody knows.
+fn protection(argument: &[u8]) -> Result<ProtectionCode, SyntaxError> {
+    match argument {
+        [b'C' | b'c'] => Ok(ProtectionCode::Clear),
+        [b'S' | b's'] => Ok(ProtectionCode::Safe),
+        [b'E' | b'e'] => Ok(ProtectionCode::Confidential),
+        [b'P' | b'p'] => Ok(ProtectionCode::Private),
+        [] => Err(MISSING_ARGUMENT),
+        _ => Err(BAD_PARAMETER),
     }
 }
 

@@ -89,6 +89,15 @@ pub enum Failure {
     /// The data connection made no progress for too long.
     #[error("data connection stalled")]
     PeerStalled,
+    /// No TLS came about on the data connection.
+    #[error("no TLS on the data connection")]
+    NegotiationFailed,
+    /// The data connection did not resume the TLS session of the control connection.
+    #[error("TLS session not resumed")]
+    NotResumed,
+    /// The data connection ended without the end of its TLS session.
+    #[error("TLS session not ended")]
+    Truncated,
     /// The client asked for the end of it (ABOR), or the session ended.
     #[error("aborted")]
     Aborted,

@@ -7,14 +7,17 @@ use super::listing::FactSet;
 use super::reply::{Code, Reply};
 
 /// The reply to FEAT. `facts` and `hash` are those that the session has chosen by OPTS; they are
-/// marked with `*`.
-pub fn features(facts: FactSet, hash: HashAlgorithm) -> Reply {
+/// marked with `*`. `tls`: whether it is offered.
+pub fn features(facts: FactSet, hash: HashAlgorithm, tls: bool) -> Reply {
     let mut lines: Vec<Vec<u8>> = TABLE
         .iter()
         .filter_map(|row| match row.standing {
             Standing::Basic | Standing::Unlisted | Standing::Refused => None,
-            Standing::Listed => Some(row.name.to_owned()),
-            Standing::ListedWith(parameters) => Some(format!("{} {parameters}", row.name)),
+            Standing::ListedWithTls(_) if !tls => None,
+            Standing::ListedWithTls(None) | Standing::Listed => Some(row.name.to_owned()),
+            Standing::ListedWithTls(Some(parameters)) | Standing::ListedWith(parameters) => {
+                Some(format!("{} {parameters}", row.name))
+            }
             Standing::ListedWithFacts => Some(format!("{} {}", row.name, fact_list(facts))),
             Standing::ListedWithAlgorithms => {
                 Some(format!("{} {}", row.name, algorithm_list(hash)))
@@ -137,7 +140,7 @@ mod tests {
 
     #[test]
     fn features_have_the_form_of_rfc_2389_section_3_2() {
-        let lines = lines(&features(FactSet::default(), HashAlgorithm::Sha256));
+        let lines = lines(&features(FactSet::default(), HashAlgorithm::Sha256, false));
         assert_eq!(lines.first().map(String::as_str), Some("211-Features:"));
         assert_eq!(lines.last().map(String::as_str), Some("211 End"));
         for line in &lines[1..lines.len() - 1] {
@@ -152,7 +155,7 @@ mod tests {
 
     #[test]
     fn features_are_those_of_their_rfcs() {
-        let lines = lines(&features(FactSet::default(), HashAlgorithm::Sha256));
+        let lines = lines(&features(FactSet::default(), HashAlgorithm::Sha256, false));
         for feature in [
             " EPRT",                                  // RFC 2428
             " EPSV",                                  // RFC 2428
@@ -192,7 +195,7 @@ mod tests {
     #[test]
     fn chosen_facts_and_algorithms_are_marked() {
         let on = FactSet::parse(b"size;");
-        let lines = lines(&features(on, HashAlgorithm::Md5));
+        let lines = lines(&features(on, HashAlgorithm::Md5, false));
         let mlst = lines
             .iter()
             .find(|line| line.starts_with(" MLST "))
@@ -241,8 +244,8 @@ mod tests {
             ),
             (Verb::Noop, "214 Syntax: NOOP (RFC 959 section 4.1.3)"),
             (
-                Verb::Auth,
-                "214 Syntax: AUTH mechanism (RFC 2228 section 3) not implemented",
+                Verb::Adat,
+                "214 Syntax: ADAT data (RFC 2228 section 3) not implemented",
             ),
         ] {
             assert_eq!(lines(&help(Some(verb))), [line]);

@@ -33,6 +33,10 @@ impl Code {
     pub const EXTENDED_PASSIVE: Self = Self(229);
     /// 230: logged in.
     pub const LOGGED_IN: Self = Self(230);
+    /// 232: logged in by what TLS has proved (RFC 2228 §3).
+    pub const AUTHORIZED: Self = Self(232);
+    /// 234: the handshake may begin (RFC 2228 §3).
+    pub const PROCEED: Self = Self(234);
     /// 250: done with a file.
     pub const FILE_ACTION_OK: Self = Self(250);
     /// 257: a path.
@@ -63,10 +67,18 @@ impl Code {
     pub const BAD_SEQUENCE: Self = Self(503);
     /// 504: not with this parameter.
     pub const BAD_PARAMETER: Self = Self(504);
+    /// 521: not at this protection level of the data connection (RFC 4217 §10.1).
+    pub const UNPROTECTED: Self = Self(521);
     /// 522: not with this network protocol (RFC 2428 §2).
     pub const BAD_NETWORK_PROTOCOL: Self = Self(522);
+    /// 522: the data connection's handshake failed, or its outcome is not acceptable (RFC 4217 §10.1).
+    pub const NEGOTIATION_FAILED: Self = Self(522);
     /// 530: not logged in.
     pub const NOT_LOGGED_IN: Self = Self(530);
+    /// 534: the operator does not want that (RFC 2228 §3).
+    pub const POLICY: Self = Self(534);
+    /// 536: the mechanism does not have this protection level (RFC 2228 §3).
+    pub const NO_SUCH_LEVEL: Self = Self(536);
     /// 550: not with this file.
     pub const UNAVAILABLE: Self = Self(550);
     /// 552: more than may be stored.

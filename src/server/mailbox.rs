@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::control::Arrival;
 use crate::data::pool::PassiveListener;
 use crate::data::report::CoreReport;
+use crate::tls::Tls;
 
 /// A message to a core. Answers go to threads that wait for them.
 #[derive(Debug)]
@@ -22,11 +23,14 @@ pub(super) enum Message {
     /// Go on with this configuration and with these new passive ports, and say when that is done.
     Reload {
         config: Arc<Config>,
+        tls: Option<Arc<Tls>>,
         active_source_port: u16,
         ports: Vec<Vec<PassiveListener>>,
         missing: Ports,
         done: Sender<()>,
     },
+    /// Sessions that begin have these certificates.
+    Certificates(Arc<Tls>),
     /// Say which passive ports are here.
     Held(Sender<Ports>),
     /// These passive ports of this core's are held by other programs.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod admission;
+mod certificates;
 mod door;
 mod listener;
 mod mailbox;
@@ -36,10 +37,12 @@ use crate::sys::signal::Signals;
 use crate::sys::socket;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
+use crate::tls::{CertificateError, Keys, Tls};
 use crate::{sys, uring};
 
 use admin::Desk;
 use admission::Admission;
+use certificates::Watched;
 use door::Other;
 use listener::Listeners;
 use passive::Bound;
@@ -85,6 +88,9 @@ pub enum ServeError {
         /// The ports.
         ports: String,
     },
+    /// There is no TLS to be had.
+    #[error("tls.certificates: {}", texts(.0))]
+    Tls(Vec<CertificateError>),
     /// The descriptor limit is too low.
     #[error(
         "{ports} passive ports need {needed} descriptors before the first client comes, and the limit is \
@@ -168,6 +174,8 @@ pub fn run(
         admission: crew.admission,
         throttle: crew.throttle,
         authenticator: crew.authenticator,
+        keys: crew.keys,
+        certificates: Watched::new(&config.tls),
         verifiers: crew.verifiers,
         orders: receiver,
         resolver,
@@ -213,6 +221,8 @@ struct Ground {
     admin: Option<UnixListener>,
     helpers: Helpers,
     signals: Signals,
+    keys: Arc<Keys>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Ground {
@@ -232,6 +242,8 @@ impl Ground {
         let admin = admin_socket(config);
         let helpers = Helpers::start(config).map_err(system("start a helper process"))?;
         let signals = Signals::block().map_err(system("block signals"))?;
+        let keys = Keys::new().map_err(|error| system("make keys")(io::Error::other(error)))?;
+        let tls = Tls::load(&config.tls, &keys).map_err(ServeError::Tls)?;
         if let Some(account) = account {
             give_up_root(&account, config)?;
         }
@@ -246,6 +258,8 @@ impl Ground {
             admin,
             helpers,
             signals,
+            keys,
+            tls: tls.map(Arc::new),
         })
     }
 }
@@ -262,6 +276,7 @@ struct Crew {
     quotas: Arc<Quotas>,
     throttle: Arc<Throttle>,
     authenticator: Arc<Authenticator>,
+    keys: Arc<Keys>,
     verifiers: Workers,
     missing: usize,
 }
@@ -284,6 +299,7 @@ impl Crew {
             .map_err(system("start threads"))?;
         let common = Common {
             config: Arc::clone(config),
+            tls: ground.tls,
             authenticator: Arc::new(Authenticator::with_helpers(config, ground.helpers)),
             verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
                 .map_err(system("start threads"))?,
@@ -328,6 +344,7 @@ impl Crew {
             quotas,
             throttle,
             authenticator,
+            keys: ground.keys,
             verifiers,
             missing: missing_count,
         })
@@ -450,6 +467,10 @@ fn source_port(config: &Config) -> u16 {
 }
 
 fn problems_text(problems: &[Problem]) -> String {
+    texts(problems)
+}
+
+fn texts(problems: &[impl ToString]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::admin::Order;
 use super::admission::Admission;
+use super::certificates::Watched;
 use super::door::Other;
 use super::mailbox::{Message, Ports};
 use super::passive::{self, Bound};
@@ -26,6 +27,7 @@ use crate::sys::signal::{Signal, Signals};
 use crate::sys::worker::Workers;
 use crate::telemetry::log;
 use crate::throttle::Throttle;
+use crate::tls::{Keys, Tls};
 
 /// What the main thread holds.
 pub(super) struct Supervisor<'r> {
@@ -37,6 +39,10 @@ pub(super) struct Supervisor<'r> {
     pub(super) admission: Arc<Admission>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) authenticator: Arc<Authenticator>,
+    /// The secrets of TLS.
+    pub(super) keys: Arc<Keys>,
+    /// The files of certificates.
+    pub(super) certificates: Watched,
     pub(super) verifiers: Workers,
     pub(super) orders: Receiver<Order>,
     pub(super) resolver: Option<Resolver>,
@@ -81,6 +87,7 @@ impl Supervisor<'_> {
                         _ => MISSING_INTERVAL,
                     };
             }
+            self.look_for_certificates();
             let ended = self.cores.iter().position(JoinHandle::is_finished);
             match (ended, *self.phase.borrow()) {
                 (Some(index), Phase::Serving) => {
@@ -161,10 +168,12 @@ impl Supervisor<'_> {
         }
         passive::check_descriptors(&config, self.others.len(), limit)
             .map_err(|error| refused(error.to_string()))?;
+        let tls = self.load_tls(&config).map_err(refused)?;
         let config = Arc::new(config);
         let held = self.held().map_err(refused)?;
         let bound = self.bind_others(&config, &held);
         self.config = Arc::clone(&config);
+        self.certificates = Watched::new(&config.tls);
         self.set_names();
         let mut told = vec![format!("reloaded: {}", self.describe(&bound))];
         for warning in warnings {
@@ -205,8 +214,44 @@ impl Supervisor<'_> {
         if let Err(error) = log::set_level(config.log.level.as_str()) {
             told.push(format!("warning: {error}"));
         }
-        self.tell_cores(&config, bound)?;
+        self.tell_cores(&config, tls, bound)?;
         Ok(told.join("\n"))
+    }
+
+    fn load_tls(&self, config: &Config) -> Result<Option<Arc<Tls>>, String> {
+        match Tls::load(&config.tls, &self.keys) {
+            Ok(tls) => Ok(tls.map(Arc::new)),
+            Err(errors) => Err(super::texts(&errors)),
+        }
+    }
+
+    /// Takes over certificates that have been renewed.
+    fn look_for_certificates(&mut self) {
+        if !self.certificates.have_changed(&self.config.tls) {
+            return;
+        }
+        match Tls::load(&self.config.tls, &self.keys) {
+            Ok(None) => {}
+            Ok(Some(tls)) => {
+                tracing::info!("certificates have changed: sessions that begin have the new ones");
+                for note in tls.notes() {
+                    tracing::warn!("{note}");
+                }
+                let tls = Arc::new(tls);
+                for core in &self.others {
+                    let message = Message::Certificates(Arc::clone(&tls));
+                    if core.mailbox.try_send(message).is_err() {
+                        tracing::error!("a core does not take the new certificates");
+                    }
+                }
+            }
+            // A key comes a moment after its certificate: once both are there, they have changed again.
+            Err(errors) => {
+                for error in errors {
+                    tracing::warn!(%error, "certificates have changed: the old ones are kept");
+                }
+            }
+        }
     }
 
     fn describe(&self, bound: &Bound) -> String {
@@ -236,13 +281,19 @@ impl Supervisor<'_> {
     }
 
     /// Has every core go on with the configuration and its new ports, and waits until it does.
-    fn tell_cores(&mut self, config: &Arc<Config>, bound: Bound) -> Result<(), String> {
+    fn tell_cores(
+        &mut self,
+        config: &Arc<Config>,
+        tls: Option<Arc<Tls>>,
+        bound: Bound,
+    ) -> Result<(), String> {
         self.missing = bound.missing_count();
         let active_source_port = source_port(config);
         let (done, finished) = mpsc::channel();
         for ((core, ports), missing) in self.others.iter().zip(bound.ports).zip(bound.missing) {
             let message = Message::Reload {
                 config: Arc::clone(config),
+                tls: tls.clone(),
                 active_source_port,
                 ports,
                 missing,

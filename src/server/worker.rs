@@ -16,17 +16,18 @@ use super::mailbox::{Message, Ports};
 use super::passive;
 use super::sessions;
 use crate::auth::Authenticator;
-use crate::config::{Anonymous, Config, Users};
+use crate::config::{Anonymous, ClientLogin, Config, TlsPolicy, Users};
 use crate::control::{Core, Host, Parts, Phase, Register, Settings};
 use crate::data::active::{self, Active};
 use crate::data::lending::{Mailbox, Neighbours};
 use crate::data::pool::{PassiveListener, Pool};
 use crate::data::report::CoreReport;
 use crate::quota::Quotas;
-use crate::session;
+use crate::session::{self, CertificateUse, Demands};
 use crate::sys;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
+use crate::tls::Tls;
 use crate::transfer::{Buffers, Depot, Drains, Gate};
 use crate::uring::{self, Fd, PipePool, RingOptions};
 
@@ -46,6 +47,7 @@ pub(super) struct Share {
 #[derive(Clone)]
 pub(super) struct Common {
     pub(super) config: Arc<Config>,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) verifiers: Workers,
     pub(super) listers: Workers,
@@ -131,7 +133,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
     let policy = Rc::new(passive::policy(config, common.others.len()));
     let load = Arc::clone(&common.others[index].load);
     Core::new(Parts {
-        settings: settings(config),
+        settings: settings(config, common.tls),
         pool: Pool::start(index, passive, &policy, common.neighbours, notes),
         active: Active::new(active_policy(config, common.active_source_port)),
         authenticator: common.authenticator,
@@ -164,13 +166,14 @@ async fn hear(
             Message::Client(arrival, ticket) => door.take_over(arrival, ticket),
             Message::Reload {
                 config,
+                tls,
                 active_source_port,
                 ports,
                 missing,
                 done,
             } => {
                 core.depot.stall_timeout.set(config.limits.stall_timeout);
-                core.set_settings(settings(&config));
+                core.set_settings(settings(&config, tls));
                 core.active
                     .set_policy(active_policy(&config, active_source_port));
                 door.set_balances(config.server.balance);
@@ -178,6 +181,13 @@ async fn hear(
                 core.pool.change(&Rc::new(policy), ports);
                 core.pool.set_missing(missing);
                 let _ = done.send(());
+            }
+            Message::Certificates(tls) => {
+                let settings = Settings::clone(&core.settings());
+                core.set_settings(Settings {
+                    tls: Some(tls),
+                    ..settings
+                });
             }
             Message::Held(held) => drop(held.send(core.pool.held())),
             Message::Missing(missing) => core.pool.set_missing(missing),
@@ -206,12 +216,12 @@ async fn reach(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
     let _ = phase.wait_for(|phase| *phase >= wanted).await;
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, tls: Option<Arc<Tls>>) -> Settings {
     let limits = &config.limits;
     let pools = config.passive_pools();
     let listeners = 0..config.server.listen.len();
     Settings {
-        hosts: hosts(config),
+        hosts: hosts(config, demands(config, tls.is_some())),
         host_names: host_names(config),
         host_at: listeners
             .clone()
@@ -223,13 +233,31 @@ fn settings(config: &Config) -> Settings {
         commands_per_second: limits.commands_per_second,
         session_rates: limits.session_rates,
         files: config.files,
+        tls,
+        tls_starts: listeners.clone().map(|it| config.tls_start(it)).collect(),
         addressing: listeners.clone().map(|it| config.addressing(it)).collect(),
         pools: listeners.map(|it| config.pool_of(&pools, it)).collect(),
     }
 }
 
 /// What holds on the server and on each virtual host, by the names of their sections.
-fn hosts(config: &Config) -> HashMap<Rc<str>, Host> {
+/// What is offered and asked for of TLS, on every host.
+fn demands(config: &Config, offered: bool) -> Demands {
+    let tls = &config.tls;
+    Demands {
+        offered,
+        login: tls.is_required(),
+        data: tls.policy == TlsPolicy::RequireData,
+        clear: tls.clear_commands,
+        certificate: match tls.client_login {
+            ClientLogin::Password => CertificateUse::None,
+            ClientLogin::Name => CertificateUse::Name,
+            ClientLogin::Certificate => CertificateUse::Login,
+        },
+    }
+}
+
+fn hosts(config: &Config, tls: Demands) -> HashMap<Rc<str>, Host> {
     let server = (
         "",
         &config.server.greeting,
@@ -257,6 +285,7 @@ fn hosts(config: &Config) -> HashMap<Rc<str>, Host> {
                 passive: config.data.passive,
                 active: config.data.active,
                 fxp: config.data.fxp_networks.clone(),
+                tls,
                 greeting: greeting.clone(),
                 host: Rc::clone(&name),
             };

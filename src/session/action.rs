@@ -14,6 +14,9 @@ pub enum Action {
     ChooseHost(Vec<u8>),
     /// Check a password and open the user's tree; answered by `Verified`.
     Verify(Credentials),
+    /// Open the tree of this user, whom the client's certificate names, if the user may log in; answered by
+    /// `Verified`.
+    Admit(Vec<u8>),
     /// Do something in the user's tree; answered by `Answered`.
     Ask(Request),
     /// Send a listing over the control connection (STAT with a name, RFC 959 §4.1.3); answered by
@@ -35,6 +38,14 @@ pub enum Action {
     /// Forget the user, the reserved port and the virtual host that was asked for (REIN); answered by
     /// [`Session::begin_at`](super::Session::begin_at).
     Reset,
+    /// Do the same; then send what is still to be sent, throw away what else has come, and begin TLS
+    /// on the control connection.
+    Secure,
+    /// Send what is still to be sent, then end TLS on the control connection; data connections may go on
+    /// with it (CCC).
+    Clear,
+    /// Forget the user and the reserved port, and do the same; data connections do not go on (REIN).
+    ClearAndReset,
     /// Send what is still to be sent, then close the control connection.
     Close,
 }
@@ -105,6 +116,8 @@ pub struct Plan {
     pub transfer: Transfer,
     /// How to get the data connection; `None` for a digest, which needs none.
     pub endpoint: Option<Endpoint>,
+    /// Whether TLS protects it.
+    pub protected: bool,
 }
 
 /// Where the data connection comes from (RFC 959 §3.2).

@@ -15,10 +15,13 @@ pub enum Event<'a> {
     Line(&'a [u8]),
     /// A control line longer than the limit; it has been skipped up to its end.
     LineTooLong,
+    /// The client has shown a certificate that is good, and that names these.
+    Certified(Vec<Vec<u8>>),
     /// The answer to [`Action::ChooseHost`](super::Action::ChooseHost): what holds on that host;
     /// `None`: there is no such host.
     HostChosen(Option<Rc<Limits>>),
-    /// The answer to [`Action::Verify`](super::Action::Verify).
+    /// The answer to [`Action::Verify`](super::Action::Verify) or to
+    /// [`Action::Admit`](super::Action::Admit).
     Verified(Verdict),
     /// The answer to [`Action::Ask`](super::Action::Ask).
     Answered(Result<Answer, Failure>),

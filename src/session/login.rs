@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::action::Credentials;
 use super::event::Verdict;
+use super::protection::{CertificateUse, Protection};
 use super::{Action, DEFAULT_HASH, Limits, Login, Question, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::command::{Command, Verb};
@@ -32,6 +33,10 @@ pub(super) fn allowed_before_login(verb: Verb) -> bool {
             | Verb::Clnt
             | Verb::Csid
             | Verb::Host
+            | Verb::Auth
+            | Verb::Pbsz
+            | Verb::Prot
+            | Verb::Ccc
     )
 }
 
@@ -51,6 +56,30 @@ impl Session {
                     }
                     return None;
                 }
+                if self.limits.tls.login && !self.protection.control {
+                    // RFC 4217 §12.2 lets a server refuse whoever comes without.
+                    self.say(
+                        Code::NOT_LOGGED_IN,
+                        "Logins are taken over TLS only: send AUTH TLS first.",
+                    );
+                    return None;
+                }
+                let certified = self.certified.as_ref();
+                let is_named = certified.map(|it| it.names.iter().any(|other| other == name));
+                match (self.limits.tls.certificate, is_named) {
+                    (CertificateUse::Name, Some(false)) => {
+                        self.say(
+                            Code::NOT_LOGGED_IN,
+                            "The client's certificate is not that of this user.",
+                        );
+                        return None;
+                    }
+                    (CertificateUse::Login, Some(true)) => {
+                        self.login = Login::Admitting(name.to_vec());
+                        return Some(Action::Admit(name.to_vec()));
+                    }
+                    _ => {}
+                }
                 self.login = Login::Named(name.to_vec());
                 self.say(Code::NEED_PASSWORD, "Please specify the password.");
                 None
@@ -65,8 +94,18 @@ impl Session {
                 None
             }
             _ => {
+                let was_protected = self.protection.control;
                 self.reinitialize();
-                Some(Action::Reset)
+                self.say(Code::READY, "Ready for a new user.");
+                // RFC 4217 §11: REIN ends TLS. Where it comes first, it is there from the beginning.
+                match was_protected && !self.client.implicit_tls {
+                    true => {
+                        self.certified = None;
+                        self.protection = Protection::new(false);
+                        Some(Action::ClearAndReset)
+                    }
+                    false => Some(Action::Reset),
+                }
             }
         }
     }
@@ -111,7 +150,7 @@ impl Session {
                 self.say(Code::SUPERFLUOUS, "Already logged in.");
                 None
             }
-            Login::Start | Login::Verifying(_) => {
+            Login::Start | Login::Verifying(_) | Login::Admitting(_) => {
                 self.say(Code::BAD_SEQUENCE, "Log in with USER first.");
                 None
             }
@@ -119,15 +158,18 @@ impl Session {
     }
 
     pub(super) fn verified(&mut self, verdict: Verdict) -> Option<Action> {
-        let Login::Verifying(user) = mem::replace(&mut self.login, Login::Start) else {
-            return None;
+        let (user, code, text) = match mem::replace(&mut self.login, Login::Start) {
+            Login::Verifying(user) => (user, Code::LOGGED_IN, "Login successful."),
+            // RFC 2228 §3, RFC 4217 §5: no password is needed.
+            Login::Admitting(user) => (user, Code::AUTHORIZED, "Logged in by certificate."),
+            _ => return None,
         };
         match verdict {
             Verdict::Accepted(rights) => {
                 let user = user.into();
                 self.login = Login::In { user, rights };
                 self.attempts = 0;
-                self.say(Code::LOGGED_IN, "Login successful.");
+                self.say(code, text);
                 None
             }
             Verdict::Refused => {
@@ -166,7 +208,7 @@ impl Session {
     }
 
     /// RFC 959 §4.1.1, REIN: the state found immediately after the control connection is opened.
-    fn reinitialize(&mut self) {
+    pub(super) fn reinitialize(&mut self) {
         self.login = Login::Start;
         self.directory = VirtualPath::root();
         self.type_code = TypeCode::Ascii;
@@ -179,6 +221,6 @@ impl Session {
         self.facts = FactSet::default();
         self.hash = DEFAULT_HASH;
         self.question = Question::None;
-        self.say(Code::READY, "Ready for a new user.");
+        self.protection.begin_anew(self.client.implicit_tls);
     }
 }

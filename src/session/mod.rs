@@ -25,6 +25,7 @@
 pub mod action;
 pub mod event;
 mod login;
+mod protection;
 mod reply;
 mod settings;
 mod transfer;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub use action::Action;
 pub use event::Event;
+pub use protection::{CertificateUse, Demands};
 
 use crate::proto::argument::{HashAlgorithm, TypeCode};
 use crate::proto::command::{self, Command, Verb};
@@ -49,6 +51,7 @@ use crate::proto::reply::{Code, Reply};
 use crate::proto::rights::{Right, RightSet, Rights};
 
 use action::{Endpoint, Request, Umask};
+use protection::{Certified, Protection};
 
 /// What an operator may set about a session.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ pub struct Limits {
     pub active: bool,
     /// Other servers that PORT and EPRT may name.
     pub fxp: Vec<Network>,
+    /// What is offered and asked for of TLS.
+    pub tls: Demands,
     /// The text of the 220 greeting.
     pub greeting: String,
     /// The virtual host that all this is of, by the name of its section; empty: the server itself.
@@ -86,6 +91,9 @@ pub struct Session {
     noted: Option<Noted>,
     epsv_all: bool,
     umask: Umask,
+    protection: Protection,
+    /// Whom the client's certificate names, if it has shown one. A thin pointer: few sessions have it.
+    certified: Option<Box<Certified>>,
     idle_timeout: Duration,
     facts: FactSet,
     hash: HashAlgorithm,
@@ -101,6 +109,8 @@ pub struct Session {
 pub struct Client {
     /// Its address; an IPv4 client of an IPv6 listener by its IPv4 address.
     pub address: std::net::IpAddr,
+    /// Whether TLS comes before the greeting.
+    pub implicit_tls: bool,
 }
 
 /// What an operator wants counted of commands that need no action.
@@ -129,6 +139,8 @@ enum Login {
     Named(Vec<u8>),
     /// The authenticator has been asked.
     Verifying(Vec<u8>),
+    /// The same, of a user whom the client's certificate names.
+    Admitting(Vec<u8>),
     /// The user may work.
     In { user: Rc<[u8]>, rights: Arc<Rights> },
 }
@@ -189,6 +201,8 @@ impl Session {
             noted: None,
             epsv_all: false,
             umask: None,
+            protection: Protection::new(client.implicit_tls),
+            certified: None,
             facts: FactSet::default(),
             hash: DEFAULT_HASH,
             activity: Activity::Idle,
@@ -212,6 +226,10 @@ impl Session {
             Event::LineTooLong => {
                 self.rename_from = None;
                 self.say(Code::SYNTAX_ERROR, "Command line too long.");
+                None
+            }
+            Event::Certified(names) => {
+                self.certified = Some(Box::new(Certified { names }));
                 None
             }
             Event::HostChosen(limits) => {
@@ -344,7 +362,8 @@ impl Session {
                 self.rename_from = None;
                 self.reply(error.into());
                 // A web page can have a browser send FTP commands in the body of a POST. No line of
-                // FTP ends like an HTTP request line (RFC 9112 §3), so nothing of it is carried out.
+                // FTP begins or ends like an HTTP request line (RFC 9112 §3), so nothing of it is
+                // carried out.
                 return is_http(line).then_some(Action::Close);
             }
         };
@@ -454,6 +473,9 @@ impl Session {
             | Command::Mfct(..)
             | Command::Avbl(_)
             | Command::Site(_) => self.tree_command(command),
+            Command::Auth(_) | Command::Pbsz(_) | Command::Prot(_) | Command::Ccc => {
+                self.protection_command(command)
+            }
             other => {
                 self.setting(other);
                 None
@@ -521,8 +543,15 @@ impl Session {
 }
 
 fn is_http(line: &[u8]) -> bool {
-    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
+    let method = line.split(|&byte| byte == b' ').next();
+    let is_method = method.is_some_and(|method| HTTP_METHODS.contains(&method));
+    is_method || line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
+
+/// RFC 9110 §9, RFC 5789, RFC 9113 §3.4. None of them is a command of FTP.
+const HTTP_METHODS: [&[u8]; 10] = [
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI",
+];
 
 /// draft-bryan-ftpext-hash §3.1 leaves the default to the server.
 const DEFAULT_HASH: HashAlgorithm = HashAlgorithm::Sha256;

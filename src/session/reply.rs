@@ -36,6 +36,19 @@ pub(super) fn failed(failure: Failure) -> Reply {
         Failure::Overloaded => (Code::FILE_BUSY, "Server busy, try again later."),
         Failure::Unsupported => (Code::UNAVAILABLE, "Not supported for this file."),
         Failure::LocalError => (Code::LOCAL_ERROR, "Local error in processing."),
+        Failure::Aborted => (Code::TRANSFER_ABORTED, "Transfer aborted."),
+        Failure::OffsetBeyondEnd => (
+            Code::INVALID_REST,
+            "Restart point beyond the end of the file.",
+        ),
+        failure => return data_connection_failed(failure),
+    };
+    Reply::new(code, text)
+}
+
+/// The same where the data connection is to blame.
+fn data_connection_failed(failure: Failure) -> Reply {
+    let (code, text) = match failure {
         Failure::NoDataConnection => (Code::NO_DATA_CONNECTION, "Can't open data connection."),
         Failure::NoPassivePort => (
             Code::NO_DATA_CONNECTION,
@@ -61,11 +74,19 @@ pub(super) fn failed(failure: Failure) -> Reply {
             Code::TRANSFER_ABORTED,
             "Data connection timed out: transfer aborted.",
         ),
-        Failure::Aborted => (Code::TRANSFER_ABORTED, "Transfer aborted."),
-        Failure::OffsetBeyondEnd => (
-            Code::INVALID_REST,
-            "Restart point beyond the end of the file.",
+        Failure::NegotiationFailed => (
+            Code::NEGOTIATION_FAILED,
+            "TLS negotiation failed on the data connection.",
         ),
+        Failure::NotResumed => (
+            Code::NEGOTIATION_FAILED,
+            "The data connection must resume the TLS session of this control connection.",
+        ),
+        Failure::Truncated => (
+            Code::TRANSFER_ABORTED,
+            "Data connection closed without the end of its TLS session: the file may be cut short.",
+        ),
+        _ => (Code::LOCAL_ERROR, "Local error in processing."),
     };
     Reply::new(code, text)
 }

@@ -22,7 +22,10 @@ impl Session {
             Command::Allo(_) => self.say(Code::SUPERFLUOUS, "No allocation is needed."),
             Command::Noop => self.say(Code::COMMAND_OK, "NOOP ok."),
             Command::Syst => self.say(Code::SYSTEM_TYPE, "UNIX Type: L8"),
-            Command::Feat => self.reply(feature::features(self.facts, self.hash)),
+            Command::Feat => {
+                let tls = self.limits.tls.offered;
+                self.reply(feature::features(self.facts, self.hash, tls));
+            }
             Command::Help(about) => self.help(about),
             Command::Opts(opts) => self.options(opts),
             Command::Lang(tag) => self.language(tag),

@@ -7,6 +7,7 @@
 //! | `> text` | the session asks for this action |
 //! | `< text` | what the world outside answers |
 //! | `@ text` | sets the stage: `login rw`, `login ro`, `login rw, /pub read-only, hide .*`, `client ADDRESS`, `no passive`, `no active`; |
+//! | | `tls optional`, `tls login`, `tls data`, `tls clear`, `tls names`, `tls certificates`; |
 //! | | `repeat N line` sends it N times, `skip N reply` expects it N times, `flood` sends until cut off |
 //! | `# text` | a comment, mostly the paragraph that the lines below hold to |
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use super::action::{Action, Endpoint, ListForm, Listing, Plan, Request, StoreMode, Transfer};
 use super::event::{Answer, Event, Opened, Progress, Transferred, Verdict};
-use super::{Client, Limits, Session};
+use super::{CertificateUse, Client, Demands, Limits, Session};
 use crate::proto::argument::TypeCode;
 use crate::proto::failure::Failure;
 use crate::proto::path::VirtualPath;
@@ -32,7 +33,11 @@ struct Stage {
 }
 
 fn session(limits: Limits, client: IpAddr) -> Session {
-    Session::new(Rc::new(limits), Client { address: client })
+    let client = Client {
+        address: client,
+        implicit_tls: false,
+    };
+    Session::new(Rc::new(limits), client)
 }
 
 fn limits() -> Limits {
@@ -43,6 +48,7 @@ fn limits() -> Limits {
         passive: true,
         active: true,
         fxp: Vec::new(),
+        tls: Demands::default(),
         greeting: "ringftpd ready.".to_owned(),
         host: Rc::from(""),
     }
@@ -146,6 +152,25 @@ impl Stage {
                 *self = Self::new(limits, IpAddr::from([127, 0, 0, 1]), &self.place);
                 self.output.clear();
             }
+            Some(("tls", demands)) => {
+                let tls = Demands {
+                    offered: true,
+                    login: demands != "optional",
+                    data: demands == "data",
+                    clear: demands == "clear",
+                    certificate: match demands {
+                        "names" => CertificateUse::Name,
+                        "certificates" => CertificateUse::Login,
+                        _ => CertificateUse::None,
+                    },
+                };
+                *self = Self::new(
+                    Limits { tls, ..limits() },
+                    IpAddr::from([127, 0, 0, 1]),
+                    &self.place,
+                );
+                self.output.clear();
+            }
             Some(("no", mode)) => {
                 let limits = Limits {
                     passive: mode != "passive",
@@ -247,6 +272,10 @@ fn outside(stage: &mut Stage, text: &str) {
             })
         })),
         "accepted" => Event::Verified(Verdict::Accepted(rights(words[1]))),
+        "certified" => {
+            let names = words[1..].iter().map(|name| name.as_bytes().to_vec());
+            Event::Certified(names.collect())
+        }
         "refused" => Event::Verified(Verdict::Refused),
         "host-full" => Event::Verified(Verdict::HostFull),
         "too-many" => Event::Verified(Verdict::TooMany),
@@ -287,7 +316,10 @@ fn outside(stage: &mut Stage, text: &str) {
 }
 
 fn failure(name: &str) -> Failure {
-    const ALL: [Failure; 29] = [
+    const ALL: [Failure; 32] = [
+        Failure::NegotiationFailed,
+        Failure::NotResumed,
+        Failure::Truncated,
         Failure::NotFound,
         Failure::Denied,
         Failure::NotADirectory,
@@ -332,6 +364,7 @@ fn describe(action: &Action) -> String {
             escape(&credentials.user),
             escape(&credentials.password)
         ),
+        Action::Admit(user) => format!("admit {}", escape(user)),
         Action::Ask(request) => describe_request(request),
         Action::ListHere(listing) => format!("list here {}", describe_listing(listing)),
         Action::OpenPassive { .. } => "open passive".to_owned(),
@@ -339,6 +372,9 @@ fn describe(action: &Action) -> String {
         Action::Start(plan) => describe_plan(plan),
         Action::Abort => "abort".to_owned(),
         Action::Reset => "reset".to_owned(),
+        Action::Secure => "secure".to_owned(),
+        Action::Clear => "clear".to_owned(),
+        Action::ClearAndReset => "clear and reset".to_owned(),
         Action::Close => "close".to_owned(),
     }
 }
@@ -434,7 +470,8 @@ fn describe_plan(plan: &Plan) -> String {
             range.end
         ),
     };
-    transfer + &endpoint
+    let protected = if plan.protected { " protected" } else { "" };
+    transfer + &endpoint + protected
 }
 
 fn describe_listing(listing: &Listing) -> String {

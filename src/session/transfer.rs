@@ -284,6 +284,13 @@ impl Session {
             );
             return None;
         };
+        if self.limits.tls.data && !self.protection.private {
+            self.say(
+                Code::UNPROTECTED,
+                "Data connections are made over TLS only: send PBSZ 0 and PROT P first.",
+            );
+            return (endpoint == Endpoint::Passive).then_some(Action::ClosePassive);
+        }
         if self.abort_is_deferred() {
             // The client sent ABOR behind this command while an earlier transfer was running.
             self.reply(reply::failed(Failure::Aborted));
@@ -293,6 +300,7 @@ impl Session {
         Some(Action::Start(Box::new(Plan {
             transfer,
             endpoint: Some(endpoint),
+            protected: self.protection.private,
         })))
     }
 
@@ -369,6 +377,7 @@ impl Session {
                 range,
             },
             endpoint: None,
+            protected: false,
         })))
     }
 
@@ -417,8 +426,15 @@ impl Session {
             Some(Endpoint::Passive) => "Waiting for a passive data connection".to_owned(),
             Some(Endpoint::Active(address)) => format!("Data connection to {address}"),
         };
+        let protection = match (self.protection.control, self.protection.private) {
+            (false, false) => "Control and data connections are not protected",
+            (false, true) => "Control connection not protected, data connections by TLS",
+            (true, false) => "Control connection protected by TLS, data connections not",
+            (true, true) => "Control and data connections protected by TLS",
+        };
         let lines = [
             format!("Connected from {}", self.client.address),
+            protection.to_owned(),
             format!("Logged in as {user}"),
             format!("TYPE: {kind}; STRU: File; MODE: Stream"),
             data,

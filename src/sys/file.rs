@@ -191,6 +191,44 @@ pub fn send_file(
     Ok(sent)
 }
 
+/// Reads up to `count` bytes of a file from `offset` behind what `buffer` holds, up to its capacity, if
+/// they are in memory; may be fewer. 0: the file ends here.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when the first byte is not in memory, or its file system cannot tell;
+/// otherwise as preadv2(2).
+pub fn read_resident(
+    file: &impl AsFd,
+    buffer: &mut Vec<u8>,
+    offset: u64,
+    count: usize,
+) -> io::Result<usize> {
+    let room = buffer.spare_capacity_mut();
+    let slice = libc::iovec {
+        iov_base: room.as_mut_ptr().cast(),
+        iov_len: room.len().min(count),
+    };
+    let (file, offset) = (file.as_fd(), offset_of(offset)?);
+    let read = |flags| {
+        // SAFETY: one iovec over the room behind the vector's contents, which outlives the call.
+        let result = unsafe { libc::preadv2(file.as_raw_fd(), &raw const slice, 1, offset, flags) };
+        check_count(result)
+    };
+    let mut result = read(libc::RWF_NOWAIT);
+    let cannot_tell = |error: &io::Error| error.raw_os_error() == Some(libc::EOPNOTSUPP);
+    if result.as_ref().is_err_and(cannot_tell) {
+        // tmpfs does not know the flag (as of Linux 6.18), and never waits.
+        result = match file_system(&file) {
+            FileSystem::Tmpfs => read(0),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        };
+    }
+    let read = result?;
+    // SAFETY: the kernel has written `read` bytes behind the contents, within the capacity.
+    unsafe { buffer.set_len(buffer.len() + read) };
+    Ok(read)
+}
+
 /// Where a window of a file is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Residency {

@@ -43,7 +43,7 @@ impl Drop for Drain<'_> {
 pub fn is_worth_a_drain(failure: Failure) -> bool {
     !matches!(
         failure,
-        Failure::Aborted | Failure::PeerReset | Failure::PeerStalled
+        Failure::Aborted | Failure::PeerReset | Failure::PeerStalled | Failure::Truncated
     )
 }
 

@@ -7,10 +7,12 @@
 mod buffers;
 mod drain;
 mod list;
+mod protected;
 mod receive;
 mod send;
 mod turn;
 mod watch;
+mod wire;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -19,6 +21,7 @@ pub use buffers::Buffers;
 pub use drain::{Drains, is_worth_a_drain};
 pub use turn::Gate;
 pub use watch::Watch;
+pub use wire::Wire;
 
 use crate::proto::argument::{ByteRange, HashAlgorithm, TypeCode};
 use crate::proto::failure::Failure;
@@ -163,7 +166,7 @@ impl Prepared {
     pub async fn run(
         self,
         depot: &Depot,
-        socket: &Fd,
+        wire: &mut Wire,
         watch: &Watch,
         pace: Option<Pace>,
     ) -> Result<u64, Failure> {
@@ -173,7 +176,7 @@ impl Prepared {
             // would not hold. A little faster than the rate: the pieces keep that.
             let spread = rate.get().saturating_add(rate.get() / 4);
             // Without it the rate is kept all the same.
-            let _ = sys::socket::set_pacing_rate(&**socket, spread);
+            let _ = sys::socket::set_pacing_rate(&**wire.socket(), spread);
         }
         let outcome = match self {
             Self::Send {
@@ -181,17 +184,17 @@ impl Prepared {
                 status,
                 type_code: TypeCode::Image,
                 offset,
-            } => send::image(depot, &file, offset, status.size, socket, watch, pace).await,
+            } => send::image(depot, &file, offset, status.size, wire, watch, pace).await,
             Self::Send {
                 file,
                 status,
                 type_code: TypeCode::Ascii,
                 offset,
-            } => send::ascii(depot, &file, offset, status.size, socket, watch, pace).await,
+            } => send::ascii(depot, &file, offset, status.size, wire, watch, pace).await,
             Self::Receive { upload, type_code } => {
-                receive::run(depot, *upload, type_code, socket, watch, pace).await
+                receive::run(depot, *upload, type_code, wire, watch, pace).await
             }
-            Self::List(listing) => list::run(depot, *listing, socket, watch, pace).await,
+            Self::List(listing) => list::run(depot, *listing, wire, watch, pace).await,
         };
         match outcome {
             Err(_) if watch.is_aborted() => Err(Failure::Aborted),

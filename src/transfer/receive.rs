@@ -7,14 +7,14 @@ use std::io;
 use std::time::Duration;
 
 use super::turn::Turn;
-use super::{Depot, Watch, wait_for};
+use super::{Depot, Watch, Wire, protected, wait_for};
 use crate::proto::argument::TypeCode;
 use crate::proto::ascii::ToLocal;
 use crate::proto::failure::Failure;
 use crate::storage::Upload;
 use crate::sys;
 use crate::throttle::Pace;
-use crate::uring::{self, Fd};
+use crate::uring;
 
 /// Receives until the client closes the data connection, then makes the file visible; on a failure
 /// leaves what the policy says.
@@ -22,7 +22,7 @@ pub(super) async fn run(
     depot: &Depot,
     mut upload: Upload,
     type_code: TypeCode,
-    socket: &Fd,
+    wire: &mut Wire,
     watch: &Watch,
     pace: Option<Pace>,
 ) -> Result<(), Failure> {
@@ -31,8 +31,8 @@ pub(super) async fn run(
         return Err(failure);
     }
     let received = match type_code {
-        TypeCode::Image => image(depot, &mut upload, socket, watch, pace).await,
-        TypeCode::Ascii => ascii(depot, &mut upload, socket, watch, pace).await,
+        TypeCode::Image => image(depot, &mut upload, wire, watch, pace).await,
+        TypeCode::Ascii => ascii(depot, &mut upload, wire, watch, pace).await,
     };
     let last = match received {
         Ok(last) => last,
@@ -66,7 +66,7 @@ struct Last {
 async fn image(
     depot: &Depot,
     upload: &mut Upload,
-    socket: &Fd,
+    wire: &mut Wire,
     watch: &Watch,
     pace: Option<Pace>,
 ) -> Result<Last, Failure> {
@@ -74,7 +74,7 @@ async fn image(
     let mut chunk = depot.buffers.take();
     let mut turn = Turn::new(&depot.gate, pace);
     loop {
-        let filled = fill(depot, &mut chunk, socket, &mut turn, watch).await;
+        let filled = fill(depot, &mut chunk, wire, &mut turn, watch).await;
         // Others move bytes while the disk takes these.
         turn.end();
         if filled == Ok(Filled::End) {
@@ -89,7 +89,7 @@ async fn image(
 async fn ascii(
     depot: &Depot,
     upload: &mut Upload,
-    socket: &Fd,
+    wire: &mut Wire,
     watch: &Watch,
     pace: Option<Pace>,
 ) -> Result<Last, Failure> {
@@ -99,7 +99,7 @@ async fn ascii(
     let mut converted = depot.buffers.take();
     let mut turn = Turn::new(&depot.gate, pace);
     loop {
-        let filled = fill(depot, &mut chunk, socket, &mut turn, watch).await;
+        let filled = fill(depot, &mut chunk, wire, &mut turn, watch).await;
         turn.end();
         convert.convert(&chunk, &mut converted);
         chunk.clear();
@@ -119,7 +119,7 @@ async fn ascii(
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Filled {
+pub(super) enum Filled {
     /// The chunk holds enough to be written; more may come.
     Enough,
     /// The client has closed the data connection in good order.
@@ -130,10 +130,14 @@ enum Filled {
 async fn fill(
     depot: &Depot,
     chunk: &mut Vec<u8>,
-    socket: &Fd,
+    wire: &mut Wire,
     turn: &mut Turn<'_>,
     watch: &Watch,
 ) -> Result<Filled, Failure> {
+    if let Some(protected) = wire.protected() {
+        return protected::fill(depot, chunk, protected, turn, watch).await;
+    }
+    let socket = wire.socket();
     while chunk.len() < chunk.capacity() {
         turn.allow(watch).await?;
         let count = match turn.begin().await {
@@ -188,7 +192,7 @@ async fn write(
 }
 
 /// Less is not written while the client is still sending: a write has a cost of its own.
-const WRITE_BYTES_MIN: usize = 128 * 1024;
+pub(super) const WRITE_BYTES_MIN: usize = 128 * 1024;
 
 /// How long an upload waits for the end of a client that dies: 2 % of its time, at the most 2 ms.
 const SETTLE_SHARE: u32 = 50;

@@ -9,7 +9,7 @@
 use std::io;
 
 use super::turn::Turn;
-use super::{Depot, Watch, wait_for};
+use super::{Depot, Watch, Wire, protected, wait_for};
 use crate::proto::argument::TypeCode;
 use crate::proto::ascii::ToNetwork;
 use crate::proto::failure::Failure;
@@ -24,10 +24,14 @@ pub(super) async fn image(
     file: &Fd,
     mut offset: u64,
     end: u64,
-    socket: &Fd,
+    wire: &mut Wire,
     watch: &Watch,
     pace: Option<Pace>,
 ) -> Result<(), Failure> {
+    if let Some(protected) = wire.protected() {
+        return protected::image(depot, file, offset, end, protected, watch, pace).await;
+    }
+    let socket = wire.socket();
     let mut turn = Turn::new(&depot.gate, pace);
     let mut resident_until = offset;
     while offset < end {
@@ -136,7 +140,7 @@ pub(super) async fn ascii(
     file: &Fd,
     skip: u64,
     end: u64,
-    socket: &Fd,
+    wire: &mut Wire,
     watch: &Watch,
     pace: Option<Pace>,
 ) -> Result<(), Failure> {
@@ -162,11 +166,11 @@ pub(super) async fn ascii(
         convert.convert(&chunk[..read as usize], &mut converted);
         let skipped = skip.min(converted.len() as u64) as usize;
         skip -= skipped as u64;
-        send_all(depot, &converted[skipped..], socket, &mut turn, watch).await?;
+        send_all(depot, &converted[skipped..], wire, &mut turn, watch).await?;
         turn.end();
     }
     match skip {
-        0 => Ok(()),
+        0 => wire.finish(depot).await,
         _ => Err(Failure::OffsetBeyondEnd),
     }
 }
@@ -175,10 +179,14 @@ pub(super) async fn ascii(
 pub(super) async fn send_all(
     depot: &Depot,
     mut bytes: &[u8],
-    socket: &Fd,
+    wire: &mut Wire,
     turn: &mut Turn<'_>,
     watch: &Watch,
 ) -> Result<(), Failure> {
+    if let Some(protected) = wire.protected() {
+        return protected::send_all(depot, bytes, protected, turn, watch).await;
+    }
+    let socket = wire.socket();
     while !bytes.is_empty() {
         turn.allow(watch).await?;
         let count = bytes.len().min(turn.begin().await as usize);
@@ -199,7 +207,7 @@ pub(super) async fn send_all(
 }
 
 /// sendfile(2) fails with what the socket says of its peer, or with what the file's disk says.
-fn sending_failed(error: &io::Error) -> Failure {
+pub(super) fn sending_failed(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset
@@ -210,7 +218,7 @@ fn sending_failed(error: &io::Error) -> Failure {
     }
 }
 
-fn local(error: &io::Error) -> Failure {
+pub(super) fn local(error: &io::Error) -> Failure {
     tracing::warn!(%error, type_code = ?TypeCode::Image, "download failed on this side");
     Failure::from_errno(error.raw_os_error().unwrap_or(0))
 }

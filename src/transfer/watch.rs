@@ -18,6 +18,7 @@ pub struct Watch {
     bytes: Cell<u64>,
     waited: Cell<Duration>,
     aborted: Cell<bool>,
+    protection: Cell<Option<&'static str>>,
     control: Fd,
     socket: RefCell<Option<Fd>>,
 }
@@ -30,6 +31,7 @@ impl Watch {
             bytes: Cell::new(0),
             waited: Cell::default(),
             aborted: Cell::new(false),
+            protection: Cell::default(),
             control: Fd::clone(control),
             socket: RefCell::new(None),
         }
@@ -58,6 +60,16 @@ impl Watch {
     /// Counts a wait for a rate.
     pub(super) fn add_wait(&self, wait: Duration) {
         self.waited.set(self.waited.get() + wait);
+    }
+
+    /// How the data connection is protected, if it is.
+    pub fn protection(&self) -> Option<&'static str> {
+        self.protection.get()
+    }
+
+    /// Tells how the data connection is protected.
+    pub(super) fn set_protection(&self, protection: &'static str) {
+        self.protection.set(Some(protection));
     }
 
     /// Tells which socket is the data connection.

@@ -11,6 +11,7 @@ mod client;
 mod databases;
 mod files;
 mod server;
+mod tls;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -20,6 +21,10 @@ pub(crate) use databases::{Database, PostgreSql, Sqlite};
 pub(crate) use files::{Random, identity, make_tree, noise, same_trees, snapshot};
 pub(crate) use server::{
     PASSWORD, Process, Run, Setup, TestServer, is_root, passive_ports, program, run, run_with_input,
+};
+pub(crate) use tls::{
+    Kind, TlsClient, TlsSession, certificate_of, files, key_of, write_certificate,
+    write_certificate_of,
 };
 
 /// How long anything may take that has to happen. Far longer than it takes, so that only a server

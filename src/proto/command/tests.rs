@@ -321,16 +321,36 @@ fn what_clients_say_of_themselves() {
 }
 
 #[test]
+fn protection_of_rfc_2228_and_4217() {
+    check(&[
+        ("AUTH TLS", Command::Auth(b"TLS")),
+        ("auth tls-c", Command::Auth(b"tls-c")),
+        ("PBSZ 0", Command::Pbsz(0)),
+        ("PBSZ 16384", Command::Pbsz(16_384)),
+        ("PROT P", Command::Prot(ProtectionCode::Private)),
+        ("PROT c", Command::Prot(ProtectionCode::Clear)),
+        ("CCC", Command::Ccc),
+        ("PROT S", Command::Prot(ProtectionCode::Safe)),
+        ("PROT E", Command::Prot(ProtectionCode::Confidential)),
+    ]);
+    check_refused(&[
+        ("AUTH", 501),
+        ("PBSZ", 501),
+        ("PBSZ x", 501),
+        ("PROT", 501),
+        ("CCC x", 501),
+        ("PROT X", 504),
+        ("PROT PP", 504),
+    ]);
+}
+
+#[test]
 fn verbs_that_are_not_offered_get_502() {
     for &verb in Verb::ALL {
         let refused = parse(verb.name().as_bytes()).is_err_and(|error| error == NOT_OFFERED);
         assert_eq!(refused, !verb.is_offered(), "{}", verb.name());
     }
     check_refused(&[
-        ("AUTH TLS", 502),
-        ("PBSZ 0", 502),
-        ("PROT P", 502),
-        ("CCC", 502),
         ("ADAT x", 502),
         ("MIC x", 502),
         ("CONF x", 502),

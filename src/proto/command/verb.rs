@@ -15,6 +15,8 @@ pub(in crate::proto) enum Standing {
     ListedWithAlgorithms,
     /// Known and carried out by a refusal (MFCT), so not listed.
     Unlisted,
+    /// Carried out and listed, by its name and this, where TLS is offered (RFC 4217 §6).
+    ListedWithTls(Option<&'static str>),
     /// Known, but not offered: the reply is 502.
     Refused,
 }
@@ -67,7 +69,8 @@ macro_rules! verbs {
 }
 
 use Standing::{
-    Basic, Listed, ListedWith, ListedWithAlgorithms, ListedWithFacts, Refused, Unlisted,
+    Basic, Listed, ListedWith, ListedWithAlgorithms, ListedWithFacts, ListedWithTls, Refused,
+    Unlisted,
 };
 
 verbs! {
@@ -104,11 +107,11 @@ verbs! {
     Stat    "STAT"    None, "[[-alrtRSdF] pathname]", "RFC 959 §4.1.3", Basic;
     Help    "HELP"    None, "[command]", "RFC 959 §4.1.3", Basic;
     Noop    "NOOP"    None, "", "RFC 959 §4.1.3", Basic;
-    Auth    "AUTH"    None, "mechanism", "RFC 2228 §3", Refused;
+    Auth    "AUTH"    None, "TLS", "RFC 4217 §4", ListedWithTls(Some("TLS"));
     Adat    "ADAT"    None, "data", "RFC 2228 §3", Refused;
-    Pbsz    "PBSZ"    None, "size", "RFC 2228 §3", Refused;
-    Prot    "PROT"    None, "level", "RFC 2228 §3", Refused;
-    Ccc     "CCC"     None, "", "RFC 2228 §3", Refused;
+    Pbsz    "PBSZ"    None, "0", "RFC 4217 §9", ListedWithTls(None);
+    Prot    "PROT"    None, "C | P", "RFC 4217 §9", ListedWithTls(None);
+    Ccc     "CCC"     None, "", "RFC 4217 §6", ListedWithTls(None);
     Mic     "MIC"     None, "data", "RFC 2228 §3", Refused;
     Conf    "CONF"    None, "data", "RFC 2228 §3", Refused;
     Enc     "ENC"     None, "data", "RFC 2228 §3", Refused;

@@ -3,10 +3,13 @@
 mod common;
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::process::Command;
 
-use common::{Client, PASSWORD, Setup, TestServer, eventually, program, run, run_with_input};
+use common::{
+    Client, Kind, PASSWORD, Setup, TestServer, TlsClient, TlsSession, certificate_of, eventually,
+    files, program, run, run_with_input, write_certificate,
+};
 
 /// A server on 127.0.0.1 with the user alice, the host `shop` by name and the host `lab` on 127.0.0.2,
 /// each with a user alice of its own.
@@ -211,4 +214,74 @@ fn hosts_come_change_and_go_by_a_reload() {
     assert_eq!(login(&mut client, "shop secret"), 230);
     // It has found the host already.
     assert_eq!(login(&mut before, "shop secret"), 230);
+}
+
+#[test]
+fn a_host_is_found_by_the_name_in_the_tls_handshake_and_has_its_own_certificate() {
+    let setup = setup().tls();
+    let folder = setup.folder().to_owned();
+    write_certificate(&folder, "shop-tls", &["ftp.shop.example"], Kind::Ecdsa);
+    write_certificate(&folder, "lab-tls", &["127.0.0.2"], Kind::Ecdsa);
+    let own = |name| format!("[{}]", files(&folder, name));
+    let server = setup
+        .set("host.shop.certificates", own("shop-tls"))
+        .set("host.lab.certificates", own("lab-tls"))
+        .start();
+    let curl = |host: &str, trusted: &str, password: &str| {
+        let mut curl = Command::new("curl");
+        let address = match host {
+            "127.0.0.2" => server.addresses()[1],
+            _ => server.address(),
+        };
+        let (ip, port) = (address.ip(), address.port());
+        curl.args(["-sS", "--ssl-reqd", "--cacert"])
+            .arg(certificate_of(&folder, trusted))
+            .args(["--resolve", &format!("{host}:{port}:{ip}")])
+            .args(["-u", &format!("alice:{password}")])
+            .arg(format!("ftp://{host}:{port}/who"));
+        run(&mut curl)
+    };
+    for host in ["alice", "shop", "lab"] {
+        fs::write(folder.join(host).join("who"), host).expect("written");
+    }
+    // By name; by address, for which nothing is named; and the server itself.
+    let shop = curl("ftp.shop.example", "shop-tls", "shop secret");
+    assert_eq!(shop.success(), b"shop");
+    let lab = curl("127.0.0.2", "lab-tls", "lab secret");
+    assert_eq!(lab.success(), b"lab");
+    let own = curl("localhost", "localhost", PASSWORD);
+    assert_eq!(own.success(), b"alice");
+    let wrong = curl("ftp.shop.example", "localhost", "shop secret");
+    assert_eq!(wrong.code, Some(60), "another certificate: {}", wrong.err);
+
+    // The TLS session is that of the shop, and HOST cannot lead elsewhere.
+    let mut client = server.connect();
+    client.expect("AUTH TLS", 234);
+    let tls = TlsClient::trusting(&certificate_of(&folder, "shop-tls"));
+    let stream = client.stream().try_clone().expect("a descriptor");
+    let mut client = TlsSession::over(tls.wrap_for("ftp.shop.example", stream));
+    client.expect("HOST lab.example", 504);
+    let greeting = client.expect("HOST shop.example", 220);
+    assert_eq!(greeting, "220 The shop.");
+    client.expect("USER alice", 331);
+    client.expect("PASS shop secret", 230);
+}
+
+#[test]
+fn where_tls_comes_first_the_greeting_is_that_of_the_host_named_in_the_handshake() {
+    let setup = setup()
+        .set("listener.secure.address", "\"127.0.0.1:0\"")
+        .set("listener.secure.tls", "\"implicit\"");
+    let folder = setup.folder().to_owned();
+    let names = ["localhost", "ftp.shop.example"];
+    write_certificate(&folder, "both", &names, Kind::Ecdsa);
+    let certificates = format!("[{}]", files(&folder, "both"));
+    let server = setup.set("tls.certificates", certificates).start();
+    let tls = TlsClient::trusting(&certificate_of(&folder, "both"));
+    for (name, greeting) in names.iter().zip(["220 ringftpd ready.", "220 The shop."]) {
+        let stream = TcpStream::connect(server.address()).expect("connected");
+        let mut client = TlsSession::over(tls.wrap_for(name, stream));
+        assert_eq!(client.reply(), greeting);
+        client.expect("NOOP", 200);
+    }
 }

@@ -117,6 +117,7 @@ impl Default for Tls {
             client_crls: Vec::new(),
             client_login: ClientLogin::Password,
             handshake_timeout: Duration::from_secs(10),
+            hosts: Vec::new(),
         }
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::section::{Document, Section, Value, Wrong};
-use super::{Allowance, Anonymous, Config, Problem, Users, rights, server, units};
+use super::{
+    Allowance, Anonymous, CertificateFiles, Config, HostCertificates, Problem, Users, rights,
+    server, tls, units,
+};
 
 /// One of several servers that share addresses and cores. What its sections do not say is as the
 /// server has it.
@@ -18,6 +21,8 @@ pub struct VirtualHost {
     pub addresses: Vec<SocketAddr>,
     /// The text of its 220 greeting.
     pub greeting: String,
+    /// Its certificates for TLS; none: those of the server.
+    pub certificates: Vec<CertificateFiles>,
     /// What all its sessions may take together.
     pub allowance: Allowance,
     /// Its access without an account.
@@ -41,6 +46,7 @@ impl VirtualHost {
                 names: Vec::new(),
                 addresses: Vec::new(),
                 greeting: config.server.greeting.clone(),
+                certificates: Vec::new(),
                 allowance: Allowance::default(),
                 anonymous: config.anonymous.clone(),
                 users: config.users.clone(),
@@ -63,6 +69,15 @@ impl VirtualHost {
         hosts
     }
 
+    /// Its certificates, if it has any.
+    pub(super) fn own_certificates(&self) -> Option<HostCertificates> {
+        (!self.certificates.is_empty()).then(|| HostCertificates {
+            host: self.name.clone(),
+            names: self.names.clone(),
+            certificates: self.certificates.clone(),
+        })
+    }
+
     fn read(&mut self, section: &mut Section<'_>) {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if !self.name.bytes().all(is_plain) || self.name.len() > NAME_LENGTH_MAX {
@@ -74,6 +89,7 @@ impl VirtualHost {
         section.read("names", &mut self.names, names);
         section.read("addresses", &mut self.addresses, addresses);
         section.read("greeting", &mut self.greeting, server::greeting);
+        section.read("certificates", &mut self.certificates, tls::certificates);
         self.allowance.read(section);
         if !section.has("names") && !section.has("addresses") {
             section.refuse(

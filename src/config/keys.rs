@@ -140,7 +140,15 @@ pub const KEYS: Schema = &[
     ),
     (
         "host",
-        &["names", "addresses", "greeting", "down", "up", "sessions"],
+        &[
+            "names",
+            "addresses",
+            "greeting",
+            "certificates",
+            "down",
+            "up",
+            "sessions",
+        ],
     ),
     ("log", &["level", "format"]),
     ("admin", &["enabled", "socket"]),

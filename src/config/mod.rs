@@ -56,7 +56,8 @@ pub use ports::PortRange;
 pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
 pub use tls::{
-    CertificateFiles, ClientCertificates, ClientLogin, DataResumption, Tls, TlsPolicy, TlsVersion,
+    CertificateFiles, ClientCertificates, ClientLogin, DataResumption, HostCertificates, Tls,
+    TlsPolicy, TlsVersion,
 };
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, SourceKind, Users};
@@ -123,6 +124,11 @@ impl Config {
             }
             if *section == "host" {
                 config.hosts = VirtualHost::read_all(&mut document, keys, &config);
+                let certificates = config
+                    .hosts
+                    .iter()
+                    .filter_map(VirtualHost::own_certificates);
+                config.tls.hosts = certificates.collect();
                 continue;
             }
             let mut values = document.section(section, keys);

@@ -195,6 +195,11 @@ fn every_key_has_an_effect() {
         ("host", "names", "names = [\"x.example\"]"),
         ("host", "addresses", "addresses = [\"0.0.0.0:21\"]"),
         ("host", "greeting", "names = [\"x\"]\ngreeting = \"Hello.\""),
+        (
+            "host",
+            "certificates",
+            "names = [\"x\"]\ncertificates = [\"/x\"]\n[tls]\ncertificates = [\"/y\"]",
+        ),
         ("host", "down", "names = [\"x\"]\ndown = \"1 MiB/s\""),
         ("host", "up", "names = [\"x\"]\nup = \"1 MiB/s\""),
         ("host", "sessions", "names = [\"x\"]\nsessions = 7"),

@@ -32,6 +32,19 @@ pub struct Tls {
     pub client_login: ClientLogin,
     /// How long a handshake may take; at least 1 s.
     pub handshake_timeout: Duration,
+    /// The certificates of virtual hosts that have their own.
+    pub hosts: Vec<HostCertificates>,
+}
+
+/// The certificates of a virtual host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostCertificates {
+    /// The name of its section.
+    pub host: String,
+    /// The names by which clients ask for it, in lower case.
+    pub names: Vec<String>,
+    /// The certificates with their keys.
+    pub certificates: Vec<CertificateFiles>,
 }
 
 /// Who has to show a certificate.
@@ -106,7 +119,8 @@ impl Tls {
 
     /// All files that it is made of.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let certificates = self.certificates.iter();
+        let of_hosts = self.hosts.iter().flat_map(|host| &host.certificates);
+        let certificates = self.certificates.iter().chain(of_hosts);
         let pairs = certificates.flat_map(|files| [&files.certificate, &files.key]);
         pairs.chain(&self.client_ca).chain(&self.client_crls)
     }
@@ -210,6 +224,13 @@ impl Config {
             let problem = Problem::new("tls.client_login", "nobody is asked for a certificate");
             problems.push(problem.hint("set tls.client_certificates"));
         }
+        for host in &self.tls.hosts {
+            if !self.tls.is_on() {
+                let key = format!("host.{}.certificates", host.host);
+                let problem = Problem::new(key, "TLS is off without a certificate of the server");
+                problems.push(problem.hint("set tls.certificates, for who asks for another name"));
+            }
+        }
         for listener in &self.listeners {
             if listener.tls == TlsStart::Implicit && !self.tls.is_on() {
                 let key = format!("listener.{}.tls", listener.name);
@@ -222,7 +243,7 @@ impl Config {
 }
 
 /// `["/etc/ringftpd/ftp.pem"]`, or `[{ certificate = "…", key = "…" }]`.
-fn certificates(value: &Value<'_>) -> Result<Vec<CertificateFiles>, Wrong> {
+pub(super) fn certificates(value: &Value<'_>) -> Result<Vec<CertificateFiles>, Wrong> {
     let Some(list) = value.get_ref().as_array() else {
         return Err(units::wrong_type(
             value,

@@ -121,6 +121,12 @@ impl Settings {
         Rc::clone(&host.limits)
     }
 
+    /// What holds on the virtual host that a client names in its TLS handshake, if there is one.
+    pub(super) fn limits_by_sni(&self, name: &str) -> Option<Rc<Limits>> {
+        let host = self.host_names.get(&name.to_ascii_lowercase())?;
+        self.hosts.get(host).map(|host| Rc::clone(&host.limits))
+    }
+
     /// What holds on the host that a client names. Where there are no virtual hosts any name is the
     /// server's.
     pub(super) fn limits_of(&self, name: &[u8]) -> Option<Rc<Limits>> {

@@ -151,9 +151,10 @@ impl Connection {
             address: peer,
             implicit_tls: tls.is_some(),
         };
-        let secured = tls.map(|tls| Secured::new(tls.session(card.id())));
+        let limits = settings.limits_at(arrival.listener);
+        let secured = tls.map(|tls| Secured::new(tls.session(card.id(), &limits.host)));
         Self {
-            session: Session::new(settings.limits_at(arrival.listener), client),
+            session: Session::new(limits, client),
             decoder: LineDecoder::new(settings.line_length),
             card,
             core,

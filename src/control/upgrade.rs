@@ -154,7 +154,7 @@ impl Connection {
     /// whoever put it there might have been somebody else (RFC 3207 §4.2 says so of SMTP).
     pub(super) async fn upgrade(&mut self) {
         let tls = self.settings.tls.as_ref();
-        let secured = tls.map(|tls| Secured::new(tls.session(self.card.id())));
+        let secured = tls.map(|tls| Secured::new(tls.session(self.card.id(), self.session.host())));
         let Some(Ok(secured)) = secured else {
             self.closing = true;
             return;
@@ -242,6 +242,11 @@ impl Connection {
                     let certified = secured.stream.client_names();
                     let names = certified.as_ref().map(|names| names.join(" "));
                     tracing::debug!(session, %peer, protocol, resumed, host, names, "TLS");
+                    let settings = self.core.settings();
+                    let limits = host.and_then(|name| settings.limits_by_sni(name));
+                    if let Some(limits) = limits {
+                        self.session.begin_by_name(limits);
+                    }
                     if let Some(names) = certified {
                         let names = names.into_iter().map(String::into_bytes).collect();
                         self.event(Event::Certified(names));

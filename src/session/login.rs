@@ -125,15 +125,42 @@ impl Session {
             self.say(Code::BAD_PARAMETER, "There is no such host here.");
             return;
         };
+        if self.named && limits.host != self.limits.host {
+            // RFC 7151 §3.2.2: the certificate that the client has seen is that of another host.
+            self.say(
+                Code::BAD_PARAMETER,
+                "The TLS session is that of another host.",
+            );
+            return;
+        }
+        let named = self.named;
         self.begin_at(limits);
+        self.named = named;
+        self.greet();
+    }
+
+    pub(super) fn greet(&mut self) {
         let greeting = Reply::text(Code::READY, self.limits.greeting.as_bytes());
         self.reply(greeting);
+    }
+
+    /// The client has named a virtual host in its TLS handshake, which holds for as long as that session.
+    pub fn begin_by_name(&mut self, limits: Rc<Limits>) {
+        let is_other = limits.host != self.limits.host;
+        self.begin_at(limits);
+        self.named = true;
+        // Where TLS comes first, the greeting waits for its end.
+        if is_other && self.client.implicit_tls {
+            self.output.clear();
+            self.greet();
+        }
     }
 
     /// What holds for this session from now on, which nobody is logged in to.
     pub fn begin_at(&mut self, limits: Rc<Limits>) {
         self.idle_timeout = limits.idle_timeout;
         self.limits = limits;
+        self.named = false;
     }
 
     fn password(&mut self, password: &[u8]) -> Option<Action> {

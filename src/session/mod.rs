@@ -90,6 +90,8 @@ pub struct Session {
     endpoint: Option<Endpoint>,
     noted: Option<Noted>,
     epsv_all: bool,
+    /// The host is that of the TLS session.
+    named: bool,
     umask: Umask,
     protection: Protection,
     /// Whom the client's certificate names, if it has shown one. A thin pointer: few sessions have it.
@@ -200,6 +202,7 @@ impl Session {
             endpoint: None,
             noted: None,
             epsv_all: false,
+            named: false,
             umask: None,
             protection: Protection::new(client.implicit_tls),
             certified: None,
@@ -212,8 +215,7 @@ impl Session {
             output: Vec::new(),
             limits,
         };
-        let greeting = Reply::text(Code::READY, session.limits.greeting.as_bytes());
-        session.reply(greeting);
+        session.greet();
         session
     }
 

@@ -19,7 +19,7 @@ use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::{self, CertificateFiles, ClientCertificates};
+use crate::config::{self, CertificateFiles, ClientCertificates, HostCertificates};
 
 /// Why a certificate cannot be used. The texts say what to change.
 #[derive(Debug, Error)]
@@ -269,62 +269,114 @@ pub(super) fn subjects(certificate: &CertificateDer<'_>) -> Vec<String> {
     names
 }
 
-/// Chooses a certificate for a client.
+/// All certificates, by the names that clients ask for.
 #[derive(Debug)]
-pub(super) struct Resolver {
-    certificates: Vec<Certificate>,
-    /// By name, those that are for it, the one that costs least to sign with first.
+pub(super) struct Certificates {
+    all: Vec<Certificate>,
+    /// By name, those that are for it, the one that costs least to sign with first. A virtual host's own
+    /// are all that there are for its names.
     by_name: HashMap<String, Vec<usize>>,
+    /// By the section of a virtual host, its own.
+    by_host: HashMap<String, Vec<usize>>,
     /// For who asks for no name, or for an unknown one.
     otherwise: Vec<usize>,
 }
 
-impl Resolver {
-    pub(super) fn new(certificates: Vec<Certificate>) -> Self {
+impl Certificates {
+    /// Those of the server, which has at least one, and those of hosts.
+    pub(super) fn new(
+        of_server: Vec<Certificate>,
+        of_hosts: Vec<(&HostCertificates, Vec<Certificate>)>,
+    ) -> Self {
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
-        for (index, certificate) in certificates.iter().enumerate() {
+        for (index, certificate) in of_server.iter().enumerate() {
             for name in &certificate.names {
                 by_name.entry(name.clone()).or_default().push(index);
             }
         }
         for indices in by_name.values_mut() {
-            indices.sort_by_key(|&index| certificates[index].is_rsa());
+            indices.sort_by_key(|&index| of_server[index].is_rsa());
             indices.dedup();
         }
-        // Those for the same names as the first, then the others.
-        let names = certificates.first().map(|first| &first.names);
-        let mut otherwise: Vec<usize> = (0..certificates.len()).collect();
-        otherwise.sort_by_key(|&index| {
-            let is_like_first = index == 0 || Some(&certificates[index].names) == names;
-            (
-                !is_like_first,
-                is_like_first && certificates[index].is_rsa(),
-            )
-        });
+        let otherwise = first_first(&of_server, 0);
+        let mut by_host = HashMap::new();
+        let mut all = of_server;
+        for (host, certificates) in of_hosts {
+            let indices = first_first(&certificates, all.len());
+            for name in &host.names {
+                by_name.insert(name.clone(), indices.clone());
+            }
+            by_host.insert(host.host.clone(), indices);
+            all.extend(certificates);
+        }
         Self {
-            certificates,
+            all,
             by_name,
+            by_host,
             otherwise,
         }
     }
 
+    pub(super) fn notes(&self, now: SystemTime) -> Vec<String> {
+        self.all.iter().flat_map(|one| one.notes(now)).collect()
+    }
+
     /// Those for a host name, best first.
+    fn named(&self, name: &str) -> Option<&Vec<usize>> {
+        let name = name.to_ascii_lowercase();
+        // RFC 6125 §6.4.3: a wildcard is the whole of the first label.
+        let wildcard = || name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        let exact = self.by_name.get(&name);
+        exact.or_else(|| self.by_name.get(&wildcard()?))
+    }
+}
+
+/// Those for the same names as the first, then the others; counted from `start`.
+fn first_first(certificates: &[Certificate], start: usize) -> Vec<usize> {
+    let names = certificates.first().map(|first| &first.names);
+    let mut indices: Vec<usize> = (0..certificates.len()).collect();
+    indices.sort_by_key(|&index| {
+        let is_like_first = index == 0 || Some(&certificates[index].names) == names;
+        let is_rsa = is_like_first && certificates[index].is_rsa();
+        (!is_like_first, is_rsa)
+    });
+    indices.iter().map(|index| start + index).collect()
+}
+
+/// Chooses a certificate for a client of a host.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    certificates: Arc<Certificates>,
+    /// The section of a virtual host, whose certificates are for who asks for no name, or for an unknown
+    /// one.
+    host: Option<String>,
+}
+
+impl Resolver {
+    /// The one of the server itself, and those of hosts with certificates of their own.
+    pub(super) fn all(certificates: Certificates) -> (Self, HashMap<String, Arc<Self>>) {
+        let certificates = Arc::new(certificates);
+        let resolver = |host: Option<&String>| Self {
+            certificates: Arc::clone(&certificates),
+            host: host.cloned(),
+        };
+        let hosts = certificates.by_host.keys();
+        let hosts = hosts.map(|host| (host.clone(), Arc::new(resolver(Some(host)))));
+        (resolver(None), hosts.collect())
+    }
+
     fn candidates(&self, name: Option<&str>) -> &[usize] {
-        let known = name.and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            // RFC 6125 §6.4.3: a wildcard is the whole of the first label.
-            let wildcard = || name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
-            let exact = self.by_name.get(&name);
-            exact.or_else(|| self.by_name.get(&wildcard()?))
-        });
-        known.unwrap_or(&self.otherwise)
+        let certificates = &self.certificates;
+        let own = || certificates.by_host.get(self.host.as_ref()?);
+        let known = name.and_then(|name| certificates.named(name)).or_else(own);
+        known.unwrap_or(&certificates.otherwise)
     }
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let candidates = self.candidates(hello.server_name()).iter();
-        let mut certified = candidates.map(|&index| &self.certificates[index].certified);
+        let mut certified = candidates.map(|&index| &self.certificates.all[index].certified);
         let suits = |certified: &&Arc<CertifiedKey>| {
             let scheme = certified.key.choose_scheme(hello.signature_schemes());
             scheme.is_some()

@@ -11,6 +11,7 @@ mod resumption;
 mod stream;
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,8 +23,8 @@ pub use certificates::CertificateError;
 pub use resumption::Keys;
 pub use stream::{Stream, TlsError};
 
-use crate::config::{self, ClientCertificates, DataResumption, TlsVersion};
-use certificates::{Certificate, Resolver, client_verifier};
+use crate::config::{self, CertificateFiles, ClientCertificates, DataResumption, TlsVersion};
+use certificates::{Certificate, Certificates, Resolver, client_verifier};
 use resumption::Face;
 
 /// What is needed to serve TLS: certificates, keys, rules.
@@ -31,6 +32,8 @@ use resumption::Face;
 pub struct Tls {
     /// Of control connections; what is particular to a session is set in a copy.
     config: ServerConfig,
+    /// What chooses the certificates of virtual hosts that have their own, by their sections.
+    resolvers: HashMap<String, Arc<Resolver>>,
     /// Clients show certificates.
     asks_clients: bool,
     keys: Arc<Keys>,
@@ -51,13 +54,20 @@ impl Tls {
         if !config.is_on() {
             return Ok(None);
         }
-        let (mut loaded, mut errors) = (Vec::new(), Vec::new());
-        for files in &config.certificates {
-            match Certificate::load(files, &keys.provider) {
-                Ok(certificate) => loaded.push(certificate),
-                Err(error) => errors.push(error),
-            }
-        }
+        let mut errors = Vec::new();
+        let mut load = |files: &Vec<CertificateFiles>| -> Vec<Certificate> {
+            let loaded = files
+                .iter()
+                .map(|files| Certificate::load(files, &keys.provider));
+            loaded
+                .filter_map(|loaded| loaded.map_err(|error| errors.push(error)).ok())
+                .collect()
+        };
+        let of_server = load(&config.certificates);
+        let of_hosts = config.hosts.iter();
+        let of_hosts: Vec<_> = of_hosts
+            .map(|host| (host, load(&host.certificates)))
+            .collect();
         let verifier = client_verifier(config, &keys.provider);
         let verifier = match verifier {
             Ok(verifier) if errors.is_empty() => verifier,
@@ -67,15 +77,12 @@ impl Tls {
                 return Err(errors);
             }
         };
-        let now = SystemTime::now();
-        let notes = loaded.iter().flat_map(|one| one.notes(now)).collect();
+        let certificates = Certificates::new(of_server, of_hosts);
+        let notes = certificates.notes(SystemTime::now());
+        let (resolver, resolvers) = Resolver::all(certificates);
         Ok(Some(Self {
-            config: server_config(
-                config.min_version,
-                verifier,
-                Resolver::new(loaded),
-                &keys.provider,
-            ),
+            config: server_config(config.min_version, verifier, resolver, &keys.provider),
+            resolvers,
             asks_clients: config.client_certificates != ClientCertificates::Off,
             keys: Arc::clone(keys),
             data_resumption: config.data_resumption,
@@ -89,9 +96,11 @@ impl Tls {
         &self.notes
     }
 
-    /// The TLS of the control session with this number, which no other session of the process has.
-    pub fn session(self: &Arc<Self>, number: u64) -> SessionTls {
+    /// The TLS of the control session with this number, which no other session of the process has, on the
+    /// virtual host of this section.
+    pub fn session(self: &Arc<Self>, number: u64, host: &str) -> SessionTls {
         SessionTls {
+            resolver: self.resolvers.get(host).map(Arc::clone),
             tls: Arc::clone(self),
             number,
             down: OnceCell::new(),
@@ -104,6 +113,8 @@ impl Tls {
 #[derive(Debug)]
 pub struct SessionTls {
     tls: Arc<Tls>,
+    /// That of a virtual host.
+    resolver: Option<Arc<Resolver>>,
     number: u64,
     down: OnceCell<Arc<ServerConfig>>,
     up: OnceCell<Arc<ServerConfig>>,
@@ -157,6 +168,9 @@ impl SessionTls {
 
     fn config(&self, face: Face) -> ServerConfig {
         let mut config = self.tls.config.clone();
+        if let Some(resolver) = &self.resolver {
+            config.cert_resolver = Arc::clone(resolver) as _;
+        }
         let face = Arc::new(face);
         config.ticketer = Arc::clone(&face) as _;
         config.session_storage = face;

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{
-    Client, Kind, Run, Setup, TestServer, TlsClient, certificate_of, noise, run, run_with_input,
-    write_certificate,
+    Client, DEADLINE, Kind, Run, Setup, TestServer, TlsClient, certificate_of, noise, run,
+    run_with_input, write_certificate,
 };
 
 /// A server on both families that offers TLS, with a file of 20 MB.
@@ -531,4 +531,49 @@ fn rein_ends_tls() {
     let mut session = common::TlsSession::over(tls.wrap(stream));
     session.expect("USER anonymous", 331);
     session.expect("PASS x", 230);
+}
+
+/// A message of the handshake that claims to be longer than any buffer, in records of 1000 bytes.
+fn endless_message() -> Vec<u8> {
+    let mut message = vec![1, 0, 0xff, 0xf0];
+    message.resize(70_000, 0);
+    let records = message.chunks(1000).map(|part| {
+        let [high, low] = u16::try_from(part.len()).expect("short").to_be_bytes();
+        [&[22, 3, 1, high, low], part].concat()
+    });
+    records.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn a_handshake_message_without_end_does_not_hang_the_core() {
+    let server = Setup::new().tls().set("server.cores", 1).start();
+    let mut client = server.connect();
+    client.expect("AUTH TLS", 234);
+    // The server may have hung up before it has read all.
+    let _ = client.stream().write_all(&endless_message());
+    server.connect().expect("NOOP", 200);
+    // The same on a data connection.
+    let tls = TlsClient::trusting(&certificate_of(server.folder(), "localhost"));
+    let mut session = tls.login(server.address());
+    let mut data = session.begin("NLST");
+    let _ = data.write_all(&endless_message());
+    let reply = session.reply();
+    assert!(reply.starts_with("522 "), "{reply}");
+    session.expect("NOOP", 200);
+    server.connect().expect("NOOP", 200);
+}
+
+#[test]
+fn rein_gives_nobody_more_time_to_log_in() {
+    let server = Setup::new().set("limits.login_timeout", "\"1 s\"").start();
+    let mut client = server.connect();
+    let begun = std::time::Instant::now();
+    loop {
+        client.send("REIN");
+        if client.next_reply().code == 421 {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "REIN lengthens the wait");
+        std::thread::yield_now();
+    }
 }

@@ -437,7 +437,8 @@ impl Authenticator {
         let mut chain = chain.chain.iter();
         let found = chain
             .by_ref()
-            .filter(|source| keeps_users(source.kind()))
+            // Whoever comes later may not know that one who comes first has locked the user out.
+            .take_while(|source| keeps_users(source.kind()))
             .map(|source| source.find(&login))
             .find(|found| !matches!(found, Ok(Found::Unknown)));
         let Member {

@@ -21,7 +21,7 @@ pub(super) struct QuotaArgs {
 #[derive(Debug, Subcommand)]
 enum QuotaCommand {
     /// Show how many bytes and files each user with a quota stores, and what each user with a volume has
-    /// moved in the present period
+    /// moved in the period of the last session
     List,
     /// Have what a user stores counted again, before the user's next change
     Rescan {

@@ -61,7 +61,11 @@ impl VirtualHost {
                 .copied()
                 .collect();
             let mut users = section.nested("users", &own);
+            let (has_own_sources, inherited) = (users.has("sources"), host.users.clone());
             host.users.read(&mut users);
+            if has_own_sources {
+                host.users.forget_unused_places(&inherited);
+            }
             document.close(users);
             document.close(section);
             hosts.push(host);
@@ -154,6 +158,8 @@ impl Config {
 
 fn names(value: &Value<'_>) -> Result<Vec<String>, Wrong> {
     rights::list(value, |name| {
+        // The root of the DNS, if it is written out.
+        let name = name.strip_suffix('.').unwrap_or(name);
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         match name.bytes().all(is_plain) && (1..=NAME_BYTES_MAX).contains(&name.len()) {
             true => Ok(name.to_ascii_lowercase()),
@@ -220,6 +226,17 @@ mod tests {
         assert!(shop.anonymous.enabled && !config.anonymous.enabled);
         let at = [0, 1, 2].map(|listener| config.host_at(listener).map(|host| &host.name[..]));
         assert_eq!(at, [None, Some("lab"), None]);
+    }
+
+    #[test]
+    fn a_host_may_ask_fewer_sources_than_the_server() {
+        let config = parse(
+            "[users]\nsources = [\"file\", \"program\"]\nprogram = \"/x\"\n\
+             [host.a]\nnames = [\"a.example.\"]\n[host.a.users]\nsources = [\"file\"]\n",
+        )
+        .expect("valid");
+        assert_eq!(config.hosts[0].names, ["a.example"]);
+        assert!(config.hosts[0].users.program.as_os_str().is_empty());
     }
 
     #[test]

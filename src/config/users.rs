@@ -204,6 +204,23 @@ impl Users {
         places.join(", ")
     }
 
+    /// Drops places that were taken over from `inherited` for sources that are not asked here.
+    pub(super) fn forget_unused_places(&mut self, inherited: &Self) {
+        let asks = |kind| self.sources.contains(&kind);
+        let (program, http) = (asks(SourceKind::Program), asks(SourceKind::Http));
+        let database = asks(SourceKind::Database);
+        if !program && self.program == inherited.program {
+            self.program = PathBuf::new();
+        }
+        if !http && self.http == inherited.http {
+            self.http = String::new();
+        }
+        if !database && self.database == inherited.database {
+            self.database = None;
+            self.database_password_file = PathBuf::new();
+        }
+    }
+
     /// What a source needs and does not have; `section` is where these users are written.
     pub(super) fn contradictions(&self, section: &str) -> Vec<Problem> {
         let needs = [

@@ -123,14 +123,17 @@ impl Settings {
 
     /// What holds on the virtual host that a client names in its TLS handshake, if there is one.
     pub(super) fn limits_by_sni(&self, name: &str) -> Option<Rc<Limits>> {
-        let host = self.host_names.get(&name.to_ascii_lowercase())?;
+        let name = name.to_ascii_lowercase();
+        let host = self
+            .host_names
+            .get(name.strip_suffix('.').unwrap_or(&name))?;
         self.hosts.get(host).map(|host| Rc::clone(&host.limits))
     }
 
     /// What holds on the host that a client names. Where there are no virtual hosts any name is the
     /// server's.
     pub(super) fn limits_of(&self, name: &[u8]) -> Option<Rc<Limits>> {
-        if self.host_names.is_empty() {
+        if self.hosts.len() == 1 {
             return Some(Rc::clone(&self.hosts[""].limits));
         }
         let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();

@@ -61,10 +61,8 @@ impl Connection {
                 None
             }
             Action::Reset => {
-                self.login_since = Instant::now();
                 self.forget_user();
-                let limits = self.core.settings().limits_at(self.listener);
-                self.session.begin_at(limits);
+                self.begin_anew();
                 None
             }
             Action::Secure => {
@@ -77,11 +75,9 @@ impl Connection {
                 None
             }
             Action::ClearAndReset => {
-                self.login_since = Instant::now();
                 self.forget_user();
-                let limits = self.core.settings().limits_at(self.listener);
-                self.session.begin_at(limits);
                 self.downgrade().await;
+                self.begin_anew();
                 None
             }
             // Connection::act has them.
@@ -99,7 +95,21 @@ impl Connection {
         next
     }
 
+    /// Goes back to the host that the client came to, or that it has named for a TLS session that goes on.
+    fn begin_anew(&mut self) {
+        let settings = self.core.settings();
+        let named = self.secured.as_ref().and_then(|it| it.server_name());
+        match named.and_then(|name| settings.limits_by_sni(name)) {
+            Some(limits) => self.session.begin_again_by_name(limits),
+            None => self.session.begin_at(settings.limits_at(self.listener)),
+        }
+    }
+
     fn forget_user(&mut self) {
+        if self.tree.is_some() {
+            // Who never was anybody has no more time because of REIN or AUTH.
+            self.login_since = Instant::now();
+        }
         self.core.register.set_user(&self.card, None);
         self.tree = None;
         self.member = None;

@@ -52,6 +52,13 @@ impl Secured {
             .then(|| self.since + self.tls.handshake_timeout())
     }
 
+    /// The host name that the client asked for in a TLS session that goes on.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        (self.way == Way::Protected)
+            .then(|| self.stream.server_name())
+            .flatten()
+    }
+
     fn is_handshaking(&self) -> bool {
         self.way == Way::Protected && self.stream.is_handshaking()
     }
@@ -153,7 +160,9 @@ impl Connection {
     /// Begins TLS, after what is still to be sent. What the client has sent behind AUTH is thrown away:
     /// whoever put it there might have been somebody else (RFC 3207 §4.2 says so of SMTP).
     pub(super) async fn upgrade(&mut self) {
-        let tls = self.settings.tls.as_ref();
+        // Those of now: a client's certificate may have been revoked since it came.
+        let settings = self.core.settings();
+        let tls = settings.tls.as_ref();
         let secured = tls.map(|tls| Secured::new(tls.session(self.card.id(), self.session.host())));
         let Some(Ok(secured)) = secured else {
             self.closing = true;

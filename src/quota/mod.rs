@@ -40,7 +40,7 @@ pub struct Quotas {
     directory: PathBuf,
     workers: Workers,
     users: Mutex<HashMap<String, Weak<Quota>>>,
-    volumes: Mutex<HashMap<String, Weak<Volume>>>,
+    volumes: Arc<volume::Known>,
     refusals: Arc<AtomicU64>,
     closing: Arc<Closing>,
 }
@@ -59,7 +59,7 @@ impl Quotas {
             directory: directory.to_owned(),
             workers,
             users: Mutex::default(),
-            volumes: Mutex::default(),
+            volumes: Arc::default(),
             refusals: Arc::default(),
             closing: Arc::default(),
         }

@@ -4,6 +4,7 @@
 //! are kept in a file for each user, which is a little ahead of what was moved: after a crash up to
 //! [`AHEAD`] too much counts, and never too little.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -37,15 +38,26 @@ pub struct Moved {
     pub up: u64,
 }
 
-/// The volume of one user, for all of the user's sessions.
+/// One session's share in the volume of its user.
 #[derive(Debug)]
 pub struct Volume {
-    path: PathBuf,
+    figures: Arc<Figures>,
     workers: Workers,
+    closing: Arc<Closing>,
+}
+
+/// The figures of all users who have had a session with a volume, some 200 B each. They stay, so that a
+/// file is read once: one that is read while a worker is about to write it would be ahead.
+pub(super) type Known = Mutex<HashMap<String, Arc<Figures>>>;
+
+/// The figures of one user, for all of the user's sessions. Who holds `writing` may lock `inner`, and not
+/// the other way round.
+#[derive(Debug)]
+pub(super) struct Figures {
+    path: PathBuf,
     inner: Mutex<Inner>,
     /// Whoever writes the file.
     writing: Mutex<()>,
-    closing: Arc<Closing>,
 }
 
 #[derive(Debug)]
@@ -56,71 +68,59 @@ struct Inner {
     ends: Timestamp,
     /// What the file says, or is about to say.
     kept: Moved,
+    sessions: usize,
 }
 
 impl Quotas {
-    /// The volume of a user, one for all of the user's sessions, with these limits from now on.
+    /// The volume of a user, for one of the user's sessions, with these limits for all of them from now
+    /// on.
     ///
     /// # Errors
     /// As open(2), of the file that keeps it.
     pub async fn volume_of(&self, user: &str, limits: VolumeLimits) -> io::Result<Arc<Volume>> {
-        if let Some(volume) = self.known_volume(user) {
-            volume.set_limits(limits);
-            return Ok(volume);
-        }
-        let path = path(&self.directory, user);
-        let read = self.workers.run({
-            let path = path.clone();
-            move || read(&path)
-        });
-        let kept = read.await.map_err(io::Error::other)??;
-        let mut volumes = locked(&self.volumes);
-        // Another session may have been faster.
-        if let Some(volume) = volumes.get(user).and_then(std::sync::Weak::upgrade) {
-            volume.set_limits(limits);
-            return Ok(volume);
-        }
-        if volumes.len() == volumes.capacity() {
-            volumes.retain(|_, volume| volume.strong_count() > 0);
-        }
-        let volume = Volume {
-            path,
-            workers: self.workers.clone(),
-            inner: Mutex::new(Inner::new(limits, kept, &Zoned::now())),
-            writing: Mutex::default(),
-            closing: Arc::clone(&self.closing),
+        // A worker may hold the lock while it reads a file.
+        let known = self.volumes.try_lock().ok();
+        let known = known.and_then(|known| known.get(user).map(Arc::clone));
+        let entered = known.inspect(|figures| figures.enter(limits));
+        let figures = match entered {
+            Some(figures) => figures,
+            None => {
+                let (known, user) = (Arc::clone(&self.volumes), user.to_owned());
+                let path = path(&self.directory, &user);
+                let enter = self.workers.run(move || enter(&known, user, path, limits));
+                enter.await.map_err(io::Error::other)??
+            }
         };
-        let volume = Arc::new(volume);
-        volumes.insert(user.to_owned(), Arc::downgrade(&volume));
-        Ok(volume)
+        Ok(Arc::new(Volume {
+            figures,
+            workers: self.workers.clone(),
+            closing: Arc::clone(&self.closing),
+        }))
     }
 
-    fn known_volume(&self, user: &str) -> Option<Arc<Volume>> {
-        locked(&self.volumes)
-            .get(user)
-            .and_then(std::sync::Weak::upgrade)
-    }
-
-    /// Lets a user's period begin anew with nothing moved.
+    /// Lets a user's period begin anew with nothing moved; false if there was nothing to forget.
     ///
     /// # Errors
     /// As unlink(2).
-    pub fn reset_volume(&self, user: &str) -> io::Result<()> {
-        if let Some(volume) = self.known_volume(user) {
-            let mut inner = locked(&volume.inner);
+    pub fn reset_volume(&self, user: &str) -> io::Result<bool> {
+        let known = locked(&self.volumes).get(user).map(Arc::clone);
+        let Some(figures) = known else {
+            return remove(&path(&self.directory, user));
+        };
+        let _writing = locked(&figures.writing);
+        {
+            let mut inner = locked(&figures.inner);
             inner.moved = Moved {
                 down: 0,
                 up: 0,
                 ..inner.moved
             };
             inner.kept = inner.moved;
-            let _writing = locked(&volume.writing);
-            return remove(&volume.path);
         }
-        remove(&path(&self.directory, user))
+        remove(&figures.path).map(|_| true)
     }
 
-    /// What users with a volume have moved in their last period, by name.
+    /// What users with a volume have moved in the period of their last session, by name.
     ///
     /// # Errors
     /// As opendir(3).
@@ -132,8 +132,9 @@ impl Quotas {
                 continue;
             };
             let user = user.replace('%', "/");
-            let moved = match self.known_volume(&user) {
-                Some(volume) => Some(locked(&volume.inner).moved),
+            let known = locked(&self.volumes).get(&user).map(Arc::clone);
+            let moved = match known {
+                Some(figures) => Some(locked(&figures.inner).moved),
                 None => read(&path(&self.directory, &user))?,
             };
             volumes.extend(moved.map(|moved| (user, moved)));
@@ -143,57 +144,33 @@ impl Quotas {
     }
 }
 
-impl Volume {
-    fn set_limits(&self, limits: VolumeLimits) {
-        let mut inner = locked(&self.inner);
-        let period_changes = inner.limits.period != limits.period;
-        inner.limits = limits;
-        if period_changes {
-            inner.begin(&Zoned::now());
-        }
+/// The figures of a user, read if nobody has them. On a worker.
+fn enter(
+    known: &Known,
+    user: String,
+    path: PathBuf,
+    limits: VolumeLimits,
+) -> io::Result<Arc<Figures>> {
+    // Held while the file is read, so that it is read once.
+    let mut known = locked(known);
+    if let Some(figures) = known.get(&user) {
+        figures.enter(limits);
+        return Ok(Arc::clone(figures));
     }
+    let kept = read(&path)?;
+    let figures = Arc::new(Figures {
+        path,
+        inner: Mutex::new(Inner::new(limits, kept, &Zoned::now())),
+        writing: Mutex::default(),
+    });
+    figures.enter(limits);
+    known.insert(user, Arc::clone(&figures));
+    Ok(figures)
+}
 
-    /// Bytes that may still be moved in the present period.
-    pub fn left(&self, direction: Direction) -> u64 {
-        let mut inner = locked(&self.inner);
-        inner.look_at_the_clock();
-        inner.left(direction)
-    }
-
-    /// Takes a part of what is left, at most `wanted`; 0: nothing is left. A part, so that several
-    /// sessions can go on to the end.
-    pub fn take(self: &Arc<Self>, direction: Direction, wanted: u64) -> u64 {
-        let mut inner = locked(&self.inner);
-        inner.look_at_the_clock();
-        let left = inner.left(direction);
-        let part = (left / PARTS).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
-        let taken = part.min(left).min(wanted);
-        *inner.moved.way(direction) += taken;
-        let moved = inner.moved;
-        if moved.since != inner.kept.since
-            || moved.down > inner.kept.down
-            || moved.up > inner.kept.up
-        {
-            inner.kept = Moved {
-                down: moved.down.saturating_add(AHEAD),
-                up: moved.up.saturating_add(AHEAD),
-                ..moved
-            };
-            let volume = Arc::clone(self);
-            // With a full queue the next piece tries again.
-            if self.workers.hand_over(move || volume.keep()).is_err() {
-                inner.kept = moved;
-            }
-        }
-        taken
-    }
-
-    /// Gives back what was taken and not moved.
-    pub fn give_back(&self, direction: Direction, bytes: u64) {
-        let mut inner = locked(&self.inner);
-        let moved = inner.moved.way(direction);
-        // It may have been taken in the period before.
-        *moved = moved.saturating_sub(bytes);
+impl Figures {
+    fn enter(&self, limits: VolumeLimits) {
+        locked(&self.inner).enter(limits);
     }
 
     /// Writes what is to be kept. On a worker.
@@ -202,21 +179,83 @@ impl Volume {
         let kept = locked(&self.inner).kept;
         tell(&self.path, write(&self.path, kept));
     }
+
+    /// Writes the figures as they are, unless another session has come. On a worker.
+    fn close(&self) {
+        let _writing = locked(&self.writing);
+        let moved = {
+            let mut inner = locked(&self.inner);
+            if inner.sessions > 0 {
+                return;
+            }
+            inner.kept = inner.moved;
+            inner.moved
+        };
+        tell(&self.path, write(&self.path, moved));
+    }
 }
 
-/// The last session has ended: the figures are final.
+impl Volume {
+    /// Bytes that may still be moved in the present period.
+    pub fn left(&self, direction: Direction) -> u64 {
+        let mut inner = locked(&self.figures.inner);
+        inner.look_at_the_clock();
+        inner.left(direction)
+    }
+
+    /// Takes a part of what is left, at most `wanted`; 0: nothing is left. A part, so that several
+    /// sessions can go on to the end.
+    pub fn take(&self, direction: Direction, wanted: u64) -> u64 {
+        let mut inner = locked(&self.figures.inner);
+        inner.look_at_the_clock();
+        let left = inner.left(direction);
+        let part = (left / PARTS).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
+        let taken = part.min(left).min(wanted);
+        *inner.moved.way(direction) += taken;
+        let (moved, kept) = (inner.moved, inner.kept);
+        if moved.since != kept.since || moved.down > kept.down || moved.up > kept.up {
+            inner.kept = Moved {
+                down: moved.down.saturating_add(AHEAD),
+                up: moved.up.saturating_add(AHEAD),
+                ..moved
+            };
+            let figures = Arc::clone(&self.figures);
+            // With a full queue the next piece tries again.
+            if self.workers.hand_over(move || figures.keep()).is_err() {
+                inner.kept = kept;
+            }
+        }
+        taken
+    }
+
+    /// Gives back what was taken and not moved.
+    pub fn give_back(&self, direction: Direction, bytes: u64) {
+        let mut inner = locked(&self.figures.inner);
+        let moved = inner.moved.way(direction);
+        // It may have been taken in the period before.
+        *moved = moved.saturating_sub(bytes);
+    }
+}
+
+/// The last session that ends has the figures written.
 impl Drop for Volume {
     fn drop(&mut self) {
-        let inner = locked(&self.inner);
-        if inner.moved == inner.kept {
+        let is_last = {
+            let mut inner = locked(&self.figures.inner);
+            inner.sessions -= 1;
+            inner.sessions == 0
+        };
+        if !is_last {
             return;
         }
-        let (path, moved) = (self.path.clone(), inner.moved);
+        let figures = Arc::clone(&self.figures);
         let closing = Ending::begin(&self.closing);
-        let _ = self.workers.hand_over(move || {
-            tell(&path, write(&path, moved));
+        let close = move || {
+            figures.close();
             drop(closing);
-        });
+        };
+        // With a full queue the file stays ahead until the end of the user's next session.
+        let _ = self.workers.hand_over(close);
     }
 }
 
@@ -234,6 +273,16 @@ impl Inner {
             moved,
             ends,
             kept: kept.unwrap_or(none),
+            sessions: 0,
+        }
+    }
+
+    fn enter(&mut self, limits: VolumeLimits) {
+        self.sessions += 1;
+        let period_changes = self.limits.period != limits.period;
+        self.limits = limits;
+        if period_changes {
+            self.begin(&Zoned::now());
         }
     }
 
@@ -241,6 +290,7 @@ impl Inner {
         let moved = Some(self.moved);
         *self = Self {
             kept: self.kept,
+            sessions: self.sessions,
             ..Self::new(self.limits, moved, now)
         };
     }
@@ -311,7 +361,9 @@ fn parse(text: &str) -> Option<Moved> {
 /// Replaces the file, so that it is whole after a crash.
 fn write(path: &Path, moved: Moved) -> io::Result<()> {
     let Moved { since, down, up } = moved;
-    let new = path.with_extension("new");
+    // No other user's file has that name, nor does a list of users have it.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.new"));
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -322,10 +374,12 @@ fn write(path: &Path, moved: Moved) -> io::Result<()> {
     fs::rename(new, path)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Whether there was a file.
+fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -147,7 +147,10 @@ impl Desk {
             }
             (Some("POST"), Some(page)) if page.starts_with(RESET) => {
                 let told = "counts from nothing again";
-                let reset = |user: &str| self.quotas.reset_volume(user);
+                let reset = |user: &str| match self.quotas.reset_volume(user)? {
+                    true => Ok(()),
+                    false => Err(io::Error::other("nobody of this name has moved anything")),
+                };
                 of_user(&page[RESET.len()..], "moves", told, reset)
             }
             (Some(method @ ("GET" | "POST")), Some(page)) => {

@@ -64,8 +64,7 @@ impl Session {
                     );
                     return None;
                 }
-                let certified = self.certified.as_ref();
-                let is_named = certified.map(|it| it.names.iter().any(|other| other == name));
+                let is_named = self.is_named_by_certificate(name);
                 match (self.limits.tls.certificate, is_named) {
                     (CertificateUse::Name, Some(false)) => {
                         self.say(
@@ -98,9 +97,11 @@ impl Session {
                 self.reinitialize();
                 self.say(Code::READY, "Ready for a new user.");
                 // RFC 4217 §11: REIN ends TLS. Where it comes first, it is there from the beginning.
+                if !was_protected || !self.client.implicit_tls {
+                    self.certified = None;
+                }
                 match was_protected && !self.client.implicit_tls {
                     true => {
-                        self.certified = None;
                         self.protection = Protection::new(false);
                         Some(Action::ClearAndReset)
                     }
@@ -108,6 +109,19 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether the client's certificate names this user, if it has shown one on this TLS session. On a
+    /// virtual host, whose people are others, `shop/alice` is what it has to say.
+    fn is_named_by_certificate(&self, name: &[u8]) -> Option<bool> {
+        let certified = self.certified.as_ref();
+        let certified = certified.filter(|_| self.protection.control)?;
+        let host = self.limits.host.as_bytes();
+        let qualified = match host {
+            b"" => name.to_vec(),
+            _ => [host, b"/", name].concat(),
+        };
+        Some(certified.names.contains(&qualified))
     }
 
     /// RFC 7151 §3.2: HOST comes before USER, and may come again.
@@ -147,13 +161,18 @@ impl Session {
     /// The client has named a virtual host in its TLS handshake, which holds for as long as that session.
     pub fn begin_by_name(&mut self, limits: Rc<Limits>) {
         let is_other = limits.host != self.limits.host;
-        self.begin_at(limits);
-        self.named = true;
+        self.begin_again_by_name(limits);
         // Where TLS comes first, the greeting waits for its end.
         if is_other && self.client.implicit_tls {
             self.output.clear();
             self.greet();
         }
+    }
+
+    /// The same after REIN, where the TLS session goes on.
+    pub fn begin_again_by_name(&mut self, limits: Rc<Limits>) {
+        self.begin_at(limits);
+        self.named = true;
     }
 
     /// What holds for this session from now on, which nobody is logged in to.

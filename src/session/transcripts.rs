@@ -155,12 +155,12 @@ impl Stage {
             Some(("tls", demands)) => {
                 let tls = Demands {
                     offered: true,
-                    login: demands != "optional",
+                    login: !matches!(demands, "optional" | "certificates-clear"),
                     data: demands == "data",
-                    clear: demands == "clear",
+                    clear: demands.ends_with("clear"),
                     certificate: match demands {
                         "names" => CertificateUse::Name,
-                        "certificates" => CertificateUse::Login,
+                        "certificates" | "certificates-clear" => CertificateUse::Login,
                         _ => CertificateUse::None,
                     },
                 };
@@ -268,6 +268,11 @@ fn outside(stage: &mut Stage, text: &str) {
             Rc::new(Limits {
                 greeting: format!("{} ready.", words[1]),
                 host: Rc::from(words[1]),
+                tls: Demands {
+                    offered: true,
+                    certificate: CertificateUse::Login,
+                    ..Demands::default()
+                },
                 ..limits()
             })
         })),

@@ -39,7 +39,13 @@ impl Stream {
             if state.peer_has_closed() {
                 *bytes = &[];
             }
-            if !matches!(taken, Ok(1..)) || state.plaintext_bytes_to_read() > 0 {
+            let has_plaintext = state.plaintext_bytes_to_read() > 0;
+            // A message that does not fit into the buffer never becomes complete.
+            if taken.is_err() && !has_plaintext && !bytes.is_empty() {
+                let reason = "a message of the handshake is too long".to_owned();
+                return Err(rustls::Error::General(reason).into());
+            }
+            if !matches!(taken, Ok(1..)) || has_plaintext {
                 break;
             }
         }

@@ -24,7 +24,9 @@ pub(super) async fn image(
     pace: Option<Pace>,
 ) -> Result<(), Failure> {
     let mut turn = Turn::new(&depot.gate, pace);
-    let mut chunk = depot.buffers.take();
+    // Nothing more is received: this is the buffer to read into.
+    protected.cursor = 0;
+    let mut chunk = std::mem::take(&mut protected.records);
     let mut is_blocking = false;
     while offset < end {
         turn.allow(watch).await?;

@@ -126,6 +126,12 @@ impl Protected {
                 }
             }
             self.open_some().map_err(|_| Failure::NegotiationFailed)?;
+            // The end of an empty file may come with that of the handshake.
+            if self.stream.is_handshaking() && self.stream.peer_has_closed() {
+                return Err(failed(&"the client has ended it"));
+            }
+            // However fast the client sends, others have their turns.
+            uring::pause().await;
         }
     }
 

@@ -31,10 +31,12 @@ impl Http {
     }
 
     fn ask(&self, question: &[u8]) -> Result<Vec<u8>, ureq::Error> {
-        self.agent
-            .post(&self.url)
-            .content_type("application/json")
-            .send(question)?
+        let post = self.agent.post(&self.url);
+        let mut answer = post.content_type("application/json").send(question)?;
+        if answer.status() != 200 {
+            return Err(ureq::Error::StatusCode(answer.status().as_u16()));
+        }
+        answer
             .body_mut()
             .with_config()
             .limit(hook::ANSWER_LENGTH_MAX as u64)
@@ -128,6 +130,15 @@ mod tests {
         for (answer, timeout) in [
             (
                 "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".into(),
+                LONG,
+            ),
+            (
+                "HTTP/1.1 201 Created\r\nContent-Length: 22\r\n\r\n{\"result\": \"accepted\"}"
+                    .into(),
+                LONG,
+            ),
+            (
+                "HTTP/1.1 302 Found\r\nContent-Length: 22\r\n\r\n{\"result\": \"accepted\"}".into(),
                 LONG,
             ),
             ("HTTP/1.1 204 No Content\r\n\r\n".into(), LONG),

@@ -179,6 +179,8 @@ enum AccessArg {
     ReadWrite,
     /// Upload without seeing anything
     UploadOnly,
+    /// Nothing: what `rules` of the user allow
+    None,
 }
 
 impl From<AccessArg> for RightSet {
@@ -187,6 +189,7 @@ impl From<AccessArg> for RightSet {
             AccessArg::ReadOnly => Self::READ_ONLY,
             AccessArg::ReadWrite => Self::READ_WRITE,
             AccessArg::UploadOnly => Self::UPLOAD_ONLY,
+            AccessArg::None => Self::NONE,
         }
     }
 }

@@ -113,9 +113,59 @@ fn figures_survive_the_end_and_are_never_too_low_after_a_crash() {
     let again = quotas(folder.path());
     let volume = block_on(again.volume_of("shop/alice", limits)).unwrap();
     assert_eq!(volume.left(Direction::Up), (1 << 30) - 1000);
-    again.reset_volume("shop/alice").unwrap();
+    assert!(again.reset_volume("shop/alice").unwrap());
     assert_eq!(volume.left(Direction::Up), 1 << 30);
-    again.reset_volume("nobody").unwrap();
+    assert!(!again.reset_volume("nobody").unwrap());
+}
+
+#[test]
+fn sessions_that_come_and_go_quickly_count_what_they_moved_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let quotas = quotas(folder.path());
+    let limits = limits(Period::Month, 1 << 40);
+    for _ in 0..500 {
+        let volume = block_on(quotas.volume_of("alice", limits)).unwrap();
+        assert_eq!(volume.take(Direction::Down, 1000), 1000);
+    }
+    quotas.wait_until_closed(std::time::Duration::from_secs(60));
+    let kept = read(&path(folder.path(), "alice")).unwrap().unwrap();
+    assert_eq!((kept.down, kept.up), (500_000, 0));
+}
+
+#[test]
+fn a_reset_beside_transfers_blocks_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let quotas = quotas(folder.path());
+    let limits = limits(Period::Month, 1 << 60);
+    let volume = block_on(quotas.volume_of("alice", limits)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2000 {
+                quotas.reset_volume("alice").unwrap();
+            }
+        });
+        for _ in 0..2000 {
+            volume.take(Direction::Up, 1);
+        }
+    });
+}
+
+#[test]
+fn the_file_of_one_user_is_no_other_users_temporary_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let moved = |down| Moved {
+        since: date(2026, 11, 1),
+        down,
+        up: 0,
+    };
+    for (user, down) in [("john.new", 1), ("john.doe", 2), ("john", 3)] {
+        write(&path(folder.path(), user), moved(down)).unwrap();
+    }
+    for (user, down) in [("john.new", 1), ("john.doe", 2), ("john", 3)] {
+        let kept = read(&path(folder.path(), user)).unwrap();
+        assert_eq!(kept, Some(moved(down)));
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 
 #[test]

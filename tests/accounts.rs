@@ -8,7 +8,9 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use common::{Client, PASSWORD, Setup, TestServer, Way, eventually, noise, program, run};
+use common::{
+    Client, PASSWORD, Setup, TestServer, Way, eventually, noise, program, run, run_with_input,
+};
 use nix::sys::signal::Signal;
 
 fn login(server: &TestServer, user: &str) -> Client {
@@ -529,4 +531,32 @@ fn files_of_a_user_come_into_being_as_the_user_is_configured() {
         client.stor("other", b"x");
         assert_eq!(mode(&format!("{user}/other")), 0o664);
     }
+}
+
+#[test]
+fn a_user_who_is_added_has_the_default_access_and_comments_of_others_stay() {
+    let setup = Setup::new();
+    let file = setup.folder().join("users.toml");
+    let text = "[default]\nroot = \"/srv/{user}\"\naccess = \"read-only\"\n";
+    fs::write(&file, text).expect("written");
+    let user = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("user").args(arguments).arg("--file").arg(&file);
+        let told = run_with_input(&mut command, "secret word\n").success();
+        String::from_utf8(told).expect("UTF-8")
+    };
+    let told = user(&["add", "alice", "--password-stdin"]);
+    assert!(told.contains("read-only in /srv/alice"), "{told}");
+    let denied = ["--access", "none", "--deny", "dotfiles"];
+    user(&[&["add", "bob", "--password-stdin"][..], &denied].concat());
+    let text = fs::read_to_string(&file).expect("users");
+    assert!(text.contains("deny = [\"dotfiles\"]"), "{text}");
+    let camera = "\n# The camera in the hall\n[user.cam]\npassword = \"$1$MlHWYg5L$2yULtJYQOaJVFojxqly1r.\"\n";
+    fs::write(&file, text + camera).expect("written");
+    user(&["del", "bob"]);
+    let text = fs::read_to_string(&file).expect("users");
+    assert!(
+        text.ends_with(camera) && !text.contains("user.bob"),
+        "{text}"
+    );
 }

@@ -285,3 +285,23 @@ fn where_tls_comes_first_the_greeting_is_that_of_the_host_named_in_the_handshake
         client.expect("NOOP", 200);
     }
 }
+
+#[test]
+fn check_looks_at_hosts_as_at_the_server() {
+    let setup = setup()
+        .set("host.lab.anonymous.enabled", true)
+        .set("host.lab.anonymous.root", "\"/nonexistent\"");
+    fs::write(setup.folder().join("shop.toml"), "garbage [").expect("written");
+    let config = setup.write();
+    let checked = run(Command::new(program())
+        .args(["check", "--config"])
+        .arg(&config));
+    assert_ne!(checked.code, Some(0));
+    for part in [
+        "host.shop.users.file",
+        "host.lab.anonymous.root",
+        "/nonexistent",
+    ] {
+        assert!(checked.err.contains(part), "no {part:?} in {}", checked.err);
+    }
+}

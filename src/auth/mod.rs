@@ -285,6 +285,25 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// Lets in who has proved who it is, if the account is open: last, so that one that is closed takes
+    /// as long as one that is not.
+    fn accept(&self, claim: Claim<'_>, member: Member) -> Outcome {
+        let Member {
+            identity,
+            validity,
+            system,
+        } = member;
+        match validity.judge(claim.client, Timestamp::now(), &TimeZone::system()) {
+            Ok(()) => match self.system.complete(identity, system) {
+                Ok(identity) => Outcome::Accepted(identity.on(claim.host)),
+                Err(reason) => Outcome::Unavailable(reason),
+            },
+            Err(reason) => Outcome::Refused(reason),
+        }
+    }
+}
+
 impl Authenticator {
     /// Reads nothing yet: the users file may appear, change and vanish while the server runs.
     pub fn new(config: &Config) -> Self {
@@ -388,28 +407,16 @@ impl Authenticator {
             ),
             Err(_) => Ok(Err(Reason::UnknownUser)),
         };
-        let Member {
-            identity,
-            validity,
-            system,
-        } = match found {
-            Ok(Ok(member)) => member,
+        match found {
+            Ok(Ok(member)) => sources.accept(claim, member),
             Ok(Err(reason)) => {
                 if reason == Reason::UnknownUser {
                     Counts::add(&self.counts.hashes);
                     chain.hash_for_nobody(&users, password);
                 }
-                return Outcome::Refused(reason);
+                Outcome::Refused(reason)
             }
-            Err(reason) => return Outcome::Unavailable(reason),
-        };
-        // Last, so that an account that is closed takes as long as one that is not.
-        match validity.judge(client, Timestamp::now(), &TimeZone::system()) {
-            Ok(()) => match sources.system.complete(identity, system) {
-                Ok(identity) => Outcome::Accepted(identity.on(claim.host)),
-                Err(reason) => Outcome::Unavailable(reason),
-            },
-            Err(reason) => Outcome::Refused(reason),
+            Err(reason) => Outcome::Unavailable(reason),
         }
     }
 
@@ -441,21 +448,10 @@ impl Authenticator {
             .take_while(|source| keeps_users(source.kind()))
             .map(|source| source.find(&login))
             .find(|found| !matches!(found, Ok(Found::Unknown)));
-        let Member {
-            identity,
-            validity,
-            system,
-        } = match found {
-            Some(Ok(Found::User(user))) => user.member(),
-            Some(Err(reason)) => return Outcome::Unavailable(reason),
-            _ => return Outcome::Refused(Reason::UnknownUser),
-        };
-        if let Err(reason) = validity.judge(claim.client, Timestamp::now(), &TimeZone::system()) {
-            return Outcome::Refused(reason);
-        }
-        match sources.system.complete(identity, system) {
-            Ok(identity) => Outcome::Accepted(identity.on(claim.host)),
-            Err(reason) => Outcome::Unavailable(reason),
+        match found {
+            Some(Ok(Found::User(user))) => sources.accept(claim, user.member()),
+            Some(Err(reason)) => Outcome::Unavailable(reason),
+            _ => Outcome::Refused(Reason::UnknownUser),
         }
     }
 
@@ -591,6 +587,7 @@ impl Authenticator {
                 Ok(users) => users,
                 Err(reason) => {
                     all.push(Listed {
+                        host: host.clone(),
                         source: SourceKind::File,
                         count: 0,
                         users: Err(reason),
@@ -608,6 +605,7 @@ impl Authenticator {
                 let listed = source.list(&users);
                 let on_host = |identity: Identity| identity.on(host);
                 all.push(Listed {
+                    host: host.clone(),
                     source: source.kind(),
                     count: source.count(listed.as_ref().map_or(0, Vec::len)),
                     users: listed.map(|users| users.into_iter().map(on_host).collect()),
@@ -639,6 +637,8 @@ impl Authenticator {
 /// What a source can list of its users.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listed {
+    /// The virtual host, by the name of its section; empty: the server itself.
+    pub host: String,
     /// Which source it is.
     pub source: SourceKind,
     /// How many users it has.

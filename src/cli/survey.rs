@@ -8,7 +8,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
 use crate::auth::{Authenticator, Identity};
-use crate::config::{CPUS_MAX, Config, Database, Host, PortRange, Problem, SourceKind};
+use crate::config::{CPUS_MAX, Config, Database, Host, PortRange, Problem, SourceKind, Users};
 use crate::tls::{Keys, Tls};
 
 /// What was found.
@@ -122,52 +122,47 @@ impl Survey {
     }
 
     fn anonymous(&mut self, config: &Config) {
-        if !config.anonymous.enabled {
-            return;
-        }
-        if let Some(reason) = not_a_directory(&config.anonymous.root) {
-            let message = format!("{}: {reason}", config.anonymous.root.display());
-            let hint = "create the directory, or name another one";
-            self.problems
-                .push(Problem::new("anonymous.root", message).hint(hint));
+        let of_hosts = config.hosts.iter();
+        let of_hosts = of_hosts.filter(|host| host.anonymous != config.anonymous);
+        let of_hosts = of_hosts.map(|host| (section(&host.name), &host.anonymous));
+        for (before, anonymous) in of_hosts.chain([(String::new(), &config.anonymous)]) {
+            let reason = not_a_directory(&anonymous.root).filter(|_| anonymous.enabled);
+            if let Some(reason) = reason {
+                let message = format!("{}: {reason}", anonymous.root.display());
+                let hint = "create the directory, or name another one";
+                let key = format!("{before}anonymous.root");
+                self.problems.push(Problem::new(key, message).hint(hint));
+            }
         }
     }
 
     fn users(&mut self, config: &Config, account: Option<(Uid, Gid)>) {
-        if !config.users.enabled {
-            return;
-        }
+        let of_hosts = config.hosts.iter();
+        let of_hosts = of_hosts.filter(|host| host.users != config.users);
+        let of_hosts = of_hosts.map(|host| (host.name.as_str(), &host.users));
+        let all: Vec<(&str, &Users)> = of_hosts.chain([("", &config.users)]).collect();
         let authenticator = Authenticator::new(config);
         for listed in authenticator.users() {
-            self.users += listed.count;
+            // Whoever has the same users has been looked at.
+            if !all.iter().any(|(host, _)| *host == listed.host) {
+                continue;
+            }
+            if listed.host.is_empty() {
+                self.users += listed.count;
+            }
+            let key = format!("{}{}", section(&listed.host), listed.source.key());
             match listed.users {
-                Ok(users) => self.roots(listed.source.key(), &users),
+                Ok(users) => self.roots(&key, &users),
                 // It may be on its way up as well, and the server tries again for each login.
                 Err(reason) if listed.source == SourceKind::Database => {
                     let hint = "until it answers, nobody of it can log in";
-                    self.warnings
-                        .push(Problem::new(listed.source.key(), reason).hint(hint));
+                    self.warnings.push(Problem::new(key, reason).hint(hint));
                 }
-                Err(reason) => {
-                    self.problems
-                        .push(Problem::new(listed.source.key(), reason));
-                    return;
-                }
+                Err(reason) => self.problems.push(Problem::new(key, reason)),
             }
         }
-        let (file, sources) = (&config.users.file, &config.users.sources);
-        let is_only_source = sources[..] == [SourceKind::File];
-        let of_hosts = config.hosts.iter().map(|host| &host.users);
-        let own = of_hosts.filter(|users| **users != config.users);
-        for users in own.chain([&config.users]) {
-            let (key, path) = match &users.database {
-                Some(Database::Sqlite(path)) => ("users.database", path),
-                _ => (
-                    "users.database_password_file",
-                    &users.database_password_file,
-                ),
-            };
-            self.readable(key, path, account);
+        for (host, users) in all.into_iter().filter(|(_, users)| users.enabled) {
+            self.files(&section(host), users, account);
         }
         for reason in authenticator.account_problems() {
             let problem = Problem::new("users.file", reason);
@@ -181,14 +176,25 @@ impl Survey {
                 }
             }
         }
-        match fs::metadata(file) {
-            Err(_) if is_only_source && !config.anonymous.enabled => {
-                let message = format!("{} does not exist: nobody can log in", file.display());
-                let hint = "ringftpd user add NAME --root DIR";
-                self.warnings
-                    .push(Problem::new("users.file", message).hint(hint));
-            }
-            _ => self.readable("users.file", file, account),
+        let is_only_source = config.users.sources[..] == [SourceKind::File];
+        let is_only_way = config.users.enabled && is_only_source && !config.anonymous.enabled;
+        if is_only_way && fs::metadata(&config.users.file).is_err() {
+            let file = config.users.file.display();
+            let message = format!("{file} does not exist: nobody can log in");
+            let hint = "ringftpd user add NAME --root DIR";
+            self.warnings
+                .push(Problem::new("users.file", message).hint(hint));
+        }
+    }
+
+    /// Looks whether the server can read the files that users are in.
+    fn files(&mut self, section: &str, users: &Users, account: Option<(Uid, Gid)>) {
+        let database = match &users.database {
+            Some(Database::Sqlite(path)) => ("database", path),
+            _ => ("database_password_file", &users.database_password_file),
+        };
+        for (key, path) in [database, ("file", &users.file)] {
+            self.readable(&format!("{section}users.{key}"), path, account);
         }
     }
 
@@ -231,6 +237,14 @@ impl Survey {
             let hint = format!("sysctl -w net.ipv4.ip_local_reserved_ports={ports}");
             self.warnings.push(Problem::new(key, message).hint(hint));
         }
+    }
+}
+
+/// What stands before the keys of a virtual host.
+fn section(host: &str) -> String {
+    match host {
+        "" => String::new(),
+        _ => format!("host.{host}."),
     }
 }
 

@@ -134,15 +134,21 @@ impl Store for FileStore {
             ];
             let mut kept = String::with_capacity(text.len());
             let mut inside = false;
+            // Comments behind the last key are those of what follows.
+            let mut behind = String::new();
             for line in text.split_inclusive('\n') {
                 let start = line.trim_start();
                 if start.starts_with('[') {
+                    kept.push_str(&std::mem::take(&mut behind));
                     inside = headers.iter().any(|header| start.starts_with(header));
                 }
-                if !inside {
-                    kept.push_str(line);
+                match (inside, start.is_empty() || start.starts_with('#')) {
+                    (false, _) => kept.push_str(line),
+                    (true, true) => behind.push_str(line),
+                    (true, false) => behind.clear(),
                 }
             }
+            kept.push_str(behind.trim_start());
             Ok(kept)
         })
     }

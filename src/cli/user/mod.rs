@@ -107,10 +107,12 @@ struct AddArgs {
     /// file]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// What the user may do there
-    #[arg(long, value_enum, default_value_t = AccessArg::ReadWrite)]
-    access: AccessArg,
-    /// What the user may not do: list, read, create, overwrite, delete, rename, mkdir, chmod
+    /// What the user may do there [default: that of the section default of the users file, or
+    /// read-write]
+    #[arg(long, value_enum)]
+    access: Option<AccessArg>,
+    /// What the user may not do: list, read, create, overwrite, delete, rename, mkdir, chmod; dotfiles
+    /// hides names that begin with a dot
     #[arg(long, value_name = "RIGHT,…", value_delimiter = ',', value_parser = parse_right)]
     deny: Vec<&'static str>,
     /// Names and paths that do not exist for the user, such as ".*" or /private
@@ -131,8 +133,8 @@ struct AddArgs {
 }
 
 impl AddArgs {
-    /// The keys of the user, all but the password.
-    fn keys(&self) -> Result<Table, Failure> {
+    /// The keys of the user, all but the password; `default` are those of the section default.
+    fn keys(&self, default: &Table) -> Result<Table, Failure> {
         let text = |text: &str| Value::String(text.to_owned());
         let list = |words: Vec<&str>| Value::Array(words.into_iter().map(text).collect());
         let mut keys = Table::new();
@@ -143,11 +145,13 @@ impl AddArgs {
                 text(root.to_str().ok_or_else(|| not_utf8(&root))?),
             );
         }
-        let (access, _) = rights::words(self.access.into());
+        let usual = (!default.contains_key("access")).then_some(AccessArg::ReadWrite);
+        let access = self.access.or(usual);
+        let access = access.map(|access| text(rights::words(access.into()).0));
         let hide = self.hide.iter().map(String::as_str).collect();
         let (deny, hide) = (list(self.deny.clone()), list(hide));
         for (key, value) in [
-            ("access", Some(text(access))),
+            ("access", access),
             ("deny", Some(deny).filter(|_| !self.deny.is_empty())),
             ("hide", Some(hide).filter(|_| !self.hide.is_empty())),
             ("quota", self.quota.as_deref().map(text)),
@@ -222,9 +226,10 @@ fn parse_name(text: &str) -> Result<UserName, NameError> {
 }
 
 fn parse_right(text: &str) -> Result<&'static str, String> {
-    let named = Right::NAMES.iter().find(|(name, _)| *name == text);
-    named
-        .map(|(name, _)| *name)
+    let names = Right::NAMES.iter().map(|(name, _)| *name);
+    let mut names = names.chain(["dotfiles"]);
+    names
+        .find(|name| *name == text)
         .ok_or_else(|| "no such right".to_owned())
 }
 
@@ -310,8 +315,8 @@ fn known(store: &mut dyn Store, name: &UserName) -> Result<Table, Failure> {
 
 fn add(store: &mut dyn Store, args: &AddArgs) -> Result<(), Failure> {
     let name = &args.name;
-    let mut keys = args.keys()?;
     let default = store.default_keys()?;
+    let mut keys = args.keys(&default)?;
     let root = keys.get("root").or_else(|| default.get("root"));
     let Some(root) = root.and_then(Value::as_str) else {
         let text = "ringftpd: --root DIR names the directory that the user sees as /; without it, \
@@ -326,7 +331,9 @@ fn add(store: &mut dyn Store, args: &AddArgs) -> Result<(), Failure> {
     }
     let password = read_password(name, args.password_stdin)?;
     keys.insert("password".to_owned(), password);
-    let access = access_of(&keys);
+    let mut all = default;
+    all.extend(keys.clone());
+    let access = access_of(&all);
     store.add(name, keys)?;
     let mut told = format!(
         "{name} is added to {}: {} in {}\n",

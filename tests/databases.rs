@@ -365,3 +365,72 @@ fn a_role_that_may_only_read_is_enough_for_the_server() {
         database.sql(open).trim() == "0"
     });
 }
+
+#[test]
+fn users_come_by_tls_from_a_server_that_a_known_authority_vouches_for() {
+    let Some(database) = PostgreSql::start_with_tls() else {
+        return;
+    };
+    let url = database.url_at("localhost");
+    let ca = database.ca();
+    let ca_text = ca.to_str().expect("UTF-8");
+    let place = ["--database", &url, "--database-ca", ca_text];
+    let command = |place: &[&str], arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("user").args(place).args(arguments);
+        run_with_input(&mut command, &format!("{PASSWORD}\n"))
+    };
+    told(command(&place, &["add", "alice", "--root", "/"]));
+    let ways = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                WHERE application_name = 'ringftpd'";
+    let mut server = setup(&database)
+        .set("users.database", format!("\"{url}\""))
+        .set("users.database_ca", format!("{ca:?}"))
+        .start();
+    assert_eq!(login(&server, "alice", PASSWORD), 230);
+    assert_eq!(database.sql(ways).lines().next(), Some("t"));
+    assert!(!database.sql(ways).contains('f'));
+
+    // Its certificate is for another name.
+    let elsewhere = database.url_at("127.0.0.1");
+    let other_name = ["--database", &elsewhere, "--database-ca", ca_text];
+    let refused = command(&other_name, &["list"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("certificate"), "{}", refused.err);
+    // Nobody vouches for it.
+    let folder = server.folder().to_owned();
+    common::write_certificate(&folder, "other", &["localhost"], common::Kind::Ecdsa);
+    let other = common::certificate_of(&folder, "other");
+    server.set("users.database_ca", format!("{other:?}"));
+    server.reload().success();
+    assert_eq!(login(&server, "alice", PASSWORD), 421);
+    server.wait_for_log("certificate");
+    // It asks for TLS, and so may the address, but then somebody has to vouch.
+    let refused = command(&["--database", &url], &["list"]);
+    assert!(refused.err.contains("pg_hba.conf"), "{}", refused.err);
+    let asking = format!("{url}?sslmode=require");
+    let refused = command(&["--database", &asking], &["list"]);
+    assert!(refused.err.contains("--database-ca"), "{}", refused.err);
+    // A file without a certificate is told.
+    let empty = folder.join("empty.pem");
+    fs::write(&empty, "").expect("written");
+    let empty = empty.to_str().expect("UTF-8");
+    let refused = command(&["--database", &url, "--database-ca", empty], &["list"]);
+    assert!(refused.err.contains("no certificate"), "{}", refused.err);
+}
+
+#[test]
+fn a_server_without_tls_is_not_talked_to_in_clear() {
+    let Some(mut database) = PostgreSql::start_with_tls() else {
+        return;
+    };
+    let ca = database.ca();
+    database.set_tls(false);
+    let url = database.url_at("localhost");
+    let mut command = Command::new(program());
+    command.args(["user", "list", "--database", &url, "--database-ca"]);
+    let refused = run(command.arg(ca));
+    assert_eq!(refused.code, Some(1));
+    let told = "server does not support TLS";
+    assert!(refused.err.contains(told), "{}", refused.err);
+}

@@ -193,7 +193,8 @@ impl Survey {
             Some(Database::Sqlite(path)) => ("database", path),
             _ => ("database_password_file", &users.database_password_file),
         };
-        for (key, path) in [database, ("file", &users.file)] {
+        let ca = ("database_ca", &users.database_ca);
+        for (key, path) in [database, ca, ("file", &users.file)] {
             self.readable(&format!("{section}users.{key}"), path, account);
         }
     }

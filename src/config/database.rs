@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 
 use super::section::{Value, Wrong};
 use super::units;
@@ -47,15 +47,35 @@ impl Database {
             return Err(Wrong::new("a password does not belong here").hint(hint));
         }
         // There is no password in it, so that what is wrong may be told.
-        let config = tokio_postgres::Config::from_str(text).map_err(|error| {
+        tokio_postgres::Config::from_str(text).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             Wrong::new(shown_nowhere).hint(cause.unwrap_or_else(|| error.to_string()))
         })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            let hint = "reach it by a UNIX socket, at localhost or in a network that you trust";
-            return Err(Wrong::new("connections to PostgreSQL have no TLS yet").hint(hint));
-        }
         Ok(Self::PostgreSql(text.to_owned()))
+    }
+
+    /// What to do about an address that asks for TLS and cannot have it.
+    pub const CA_HINT: &'static str = "a file of authorities, such as /etc/ssl/certs/ca-certificates.crt or the server's root.crt";
+
+    /// Whether the address asks for TLS by itself.
+    pub fn wants_tls(&self) -> bool {
+        self.server()
+            .is_some_and(|server| server.get_ssl_mode() == SslMode::Require)
+    }
+
+    /// Whether one of the ways to the server is a UNIX socket.
+    pub fn has_local_socket(&self) -> bool {
+        let is_local = |host: &Host| matches!(host, Host::Unix(_));
+        self.server()
+            .is_some_and(|server| server.get_hosts().iter().any(is_local))
+    }
+
+    fn server(&self) -> Option<tokio_postgres::Config> {
+        match self {
+            Self::Sqlite(_) => None,
+            // It was parsed when it was read.
+            Self::PostgreSql(url) => url.parse().ok(),
+        }
     }
 }
 
@@ -94,7 +114,7 @@ mod tests {
             ("sqlite:users.db", Some("absolute")),
             ("mysql://ringftpd@db/ftp", Some("not an address")),
             ("postgresql://ringftpd@db/ftp?hots=x", Some("hots")),
-            ("postgresql://ringftpd@db/ftp?sslmode=require", Some("TLS")),
+            ("postgresql://ringftpd@db/ftp?sslmode=require", None),
             (
                 "postgresql://ringftpd:hunter2@db/ftp",
                 Some("does not belong here"),

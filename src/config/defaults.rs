@@ -161,6 +161,7 @@ impl Default for Users {
             http: String::new(),
             database: None,
             database_password_file: PathBuf::new(),
+            database_ca: PathBuf::new(),
             source_timeout: Duration::from_secs(5),
             hash_threads: 2,
             sessions_per_user: 0,

@@ -127,6 +127,7 @@ pub const KEYS: Schema = &[
             "http",
             "database",
             "database_password_file",
+            "database_ca",
             "source_timeout",
             "hash_threads",
             "sessions_per_user",

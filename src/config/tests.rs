@@ -183,6 +183,11 @@ fn every_key_has_an_effect() {
             "database_password_file",
             "\"/x\"\nsources = [\"database\"]\ndatabase = \"postgresql://x@/x\"",
         ),
+        (
+            "users",
+            "database_ca",
+            "\"/x\"\nsources = [\"database\"]\ndatabase = \"postgresql://x@x/x\"",
+        ),
         ("users", "source_timeout", "\"1 s\""),
         ("users", "hash_threads", "1"),
         ("users", "sessions_per_user", "3"),

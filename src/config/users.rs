@@ -106,6 +106,9 @@ pub struct Users {
     pub database: Option<Database>,
     /// The file with the password for it; absolute, or empty: none is needed.
     pub database_password_file: PathBuf,
+    /// The file with the certificates of the authorities that vouch for its server; absolute. Empty: no
+    /// TLS.
+    pub database_ca: PathBuf,
     /// How long a source other than the file may take to answer.
     pub source_timeout: Duration,
     /// Threads that verify passwords, 1 to [`HASH_THREADS_MAX`]. Each holds the memory of a hash
@@ -164,6 +167,7 @@ impl Users {
         section.read("database", &mut self.database, Database::read);
         let password_file = &mut self.database_password_file;
         section.read("database_password_file", password_file, path_or_none);
+        section.read("database_ca", &mut self.database_ca, path_or_none);
         section.read("source_timeout", &mut self.source_timeout, |value| {
             units::duration(value, Duration::from_millis(1))
         });
@@ -218,6 +222,7 @@ impl Users {
         if !database && self.database == inherited.database {
             self.database = None;
             self.database_password_file = PathBuf::new();
+            self.database_ca = PathBuf::new();
         }
     }
 
@@ -254,13 +259,34 @@ impl Users {
             let problem = Problem::new(format!("{section}.sources"), message);
             problems.push(problem.hint("set users.system to true"));
         }
-        let is_server = matches!(self.database, Some(Database::PostgreSql(_)));
-        if !self.database_password_file.as_os_str().is_empty() && !is_server {
-            let message = "has no effect: the database is not on a PostgreSQL server";
-            problems.push(Problem::new(
-                format!("{section}.database_password_file"),
-                message,
-            ));
+        problems.extend(self.of_no_server(section));
+        problems
+    }
+
+    /// What is said of the server of a database that is not on one, or not on one that is reached so.
+    fn of_no_server(&self, section: &str) -> Vec<Problem> {
+        let database = self.database.as_ref();
+        let is_server = matches!(database, Some(Database::PostgreSql(_)));
+        let is_local = database.is_some_and(Database::has_local_socket);
+        let has_ca = !self.database_ca.as_os_str().is_empty();
+        let mut problems = Vec::new();
+        for (key, path) in [
+            ("database_password_file", &self.database_password_file),
+            ("database_ca", &self.database_ca),
+        ] {
+            if !path.as_os_str().is_empty() && !is_server {
+                let message = "has no effect: the database is not on a PostgreSQL server";
+                problems.push(Problem::new(format!("{section}.{key}"), message));
+            }
+        }
+        if has_ca && is_local {
+            let message = "the database is reached by a UNIX socket, which has no TLS";
+            problems.push(Problem::new(format!("{section}.database_ca"), message));
+        }
+        if !has_ca && database.is_some_and(Database::wants_tls) {
+            let message = "the address asks for TLS, and nothing says who vouches for the server";
+            let problem = Problem::new(format!("{section}.database_ca"), message);
+            problems.push(problem.hint(Database::CA_HINT));
         }
         problems
     }
@@ -432,6 +458,22 @@ mod tests {
                 "[users]\nsources = [\"database\"]\ndatabase = \"sqlite:/x\"\ndatabase_password_file = \"/y\"",
                 "4:26",
                 &["has no effect", "not on a PostgreSQL server"],
+            ),
+            (
+                "[users]\nsources = [\"database\"]\ndatabase = \"sqlite:/x\"\ndatabase_ca = \"/y\"",
+                "4:15",
+                &["has no effect", "not on a PostgreSQL server"],
+            ),
+            (
+                "[users]\nsources = [\"database\"]\ndatabase = \"postgresql://x@/x?host=/run\"\n\
+                 database_ca = \"/y\"",
+                "4:15",
+                &["users.database_ca", "UNIX socket"],
+            ),
+            (
+                "[users]\nsources = [\"database\"]\ndatabase = \"postgresql://x@db/x?sslmode=require\"",
+                "1:2",
+                &["users.database_ca", "asks for TLS"],
             ),
         ];
         for (text, place, parts) in refusals {

@@ -1,6 +1,7 @@
 //! Databases for users: a file of SQLite, and a PostgreSQL server of the test's own.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::tls::{Kind, certificate_of, key_of, write_certificate};
 use super::{eventually, is_root, run, run_with_input};
 
 /// A database that a test may stop and start.
@@ -71,6 +73,11 @@ impl Database for Sqlite {
 pub(crate) struct PostgreSql {
     folder: TempDir,
     process: Option<Child>,
+    /// Its name's end on the UNIX socket, and the port where it listens if it has TLS.
+    port: u16,
+    has_tls: bool,
+    /// Listens there.
+    is_on_network: bool,
 }
 
 impl PostgreSql {
@@ -97,9 +104,46 @@ impl PostgreSql {
         let mut server = Self {
             folder,
             process: None,
+            port: 5432,
+            has_tls: false,
+            is_on_network: false,
         };
         server.start();
         Some(server)
+    }
+
+    /// Starts one that is also reached by TLS, with a certificate for `localhost`.
+    pub(crate) fn start_with_tls() -> Option<Self> {
+        let mut server = Self::start_new()?;
+        let folder = server.folder.path();
+        write_certificate(folder, "server", &["localhost"], Kind::Ecdsa);
+        let key = key_of(folder, "server");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("changed");
+        if is_root() {
+            run(Command::new("chown").arg(account()).arg(&key)).success();
+        }
+        // It takes none that the kernel chooses: one that is free now.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        server.port = free.expect("a port").port();
+        (server.has_tls, server.is_on_network) = (true, true);
+        server.set_access("local all all trust\nhostssl all all 127.0.0.1/32 trust");
+        Some(server)
+    }
+
+    /// Lets it listen where it does, with TLS or without.
+    pub(crate) fn set_tls(&mut self, is_on: bool) {
+        self.has_tls = is_on;
+        self.set_access("local all all trust\nhost all all 127.0.0.1/32 trust");
+    }
+
+    /// Whoever vouches for its certificate.
+    pub(crate) fn ca(&self) -> PathBuf {
+        certificate_of(self.folder.path(), "server")
+    }
+
+    /// Where it is reached by TCP, under this name.
+    pub(crate) fn url_at(&self, host: &str) -> String {
+        format!("postgresql://ringftpd@{host}:{}/postgres", self.port)
     }
 
     /// Who may log in there, by which method: lines of pg_hba.conf. In the map `here`, whoever runs the
@@ -133,6 +177,7 @@ impl PostgreSql {
             "ringftpd",
         ]);
         psql.arg("-h").arg(self.folder.path());
+        psql.arg("-p").arg(self.port.to_string());
         psql.args(["-d", "postgres"]);
         psql
     }
@@ -141,7 +186,8 @@ impl PostgreSql {
 impl Database for PostgreSql {
     fn url(&self) -> String {
         let folder = self.folder.path().display();
-        format!("postgresql://ringftpd@/postgres?host={folder}")
+        let port = self.port;
+        format!("postgresql://ringftpd@/postgres?host={folder}&port={port}")
     }
 
     fn sql(&self, statements: &str) -> String {
@@ -162,9 +208,23 @@ impl Database for PostgreSql {
         let mut postgres = server_program("postgres");
         postgres.arg("-D").arg(folder.join("data"));
         postgres.arg("-k").arg(folder);
-        postgres.args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]);
+        let port = format!("port={}", self.port);
+        postgres.args(["-c", "fsync=off", "-c", "max_connections=20", "-c", &port]);
+        let addresses = if self.is_on_network { "127.0.0.1" } else { "" };
+        postgres.args(["-c", &format!("listen_addresses={addresses}")]);
+        if self.has_tls {
+            let certificate = certificate_of(folder, "server").display().to_string();
+            let key = key_of(folder, "server").display().to_string();
+            postgres.args([
+                "-c",
+                "ssl=on",
+                "-c",
+                &format!("ssl_cert_file={certificate}"),
+            ]);
+            postgres.args(["-c", &format!("ssl_key_file={key}")]);
+        }
         let log = fs::File::create(folder.join("log")).expect("a log");
-        postgres.arg("max_connections=20").stdin(Stdio::null());
+        postgres.stdin(Stdio::null());
         postgres.stdout(Stdio::null()).stderr(log);
         self.process = Some(postgres.spawn().expect("postgres starts"));
         eventually("PostgreSQL answers", || {

@@ -28,6 +28,8 @@ pub struct Access {
     pub database: Database,
     /// The file with the password for it; empty: none is needed.
     pub password_file: PathBuf,
+    /// The file with the certificates of the authorities that vouch for its server; empty: no TLS.
+    pub ca: PathBuf,
     /// How long a connection, and the answer to a login's question, may take.
     pub timeout: Duration,
 }
@@ -38,6 +40,7 @@ impl Access {
         Some(Self {
             database: users.database.clone()?,
             password_file: users.database_password_file.clone(),
+            ca: users.database_ca.clone(),
             timeout: users.source_timeout,
         })
     }
@@ -84,8 +87,12 @@ pub(super) fn open(access: &Access, purpose: Purpose) -> Result<Box<dyn Connecti
                 true => None,
                 false => Some(postgresql::password(&access.password_file)?),
             };
+            let tls = match access.ca.as_os_str().is_empty() {
+                true => None,
+                false => Some(postgresql::tls(&access.ca)?),
+            };
             let timeout = access.timeout;
-            let client = postgresql::PostgreSql::open(url, password, timeout, purpose)?;
+            let client = postgresql::PostgreSql::open(url, password, tls, timeout, purpose)?;
             Box::new(client)
         }
     };

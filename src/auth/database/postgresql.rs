@@ -9,12 +9,19 @@ use std::future::Future;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Error, NoTls, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Connection, Purpose, Record};
 
@@ -31,6 +38,7 @@ impl PostgreSql {
     pub(super) fn open(
         url: &str,
         password: Option<Vec<u8>>,
+        tls: Option<ClientConfig>,
         timeout: Duration,
         purpose: Purpose,
     ) -> Result<Self, String> {
@@ -46,12 +54,23 @@ impl PostgreSql {
             .enable_all()
             .build()
             .map_err(|error| format!("{url}: {error}"))?;
-        let (client, connection) = wait(&runtime, timeout, config.connect(NoTls))
-            .map_err(|reason| format!("{url}: {reason}"))?;
-        // Moved on whenever this connection is waited for. How it ends the client tells, too.
-        runtime.spawn(async move {
-            let _ = connection.await;
-        });
+        let failed = |reason| format!("{url}: {reason}");
+        // A connection is moved on whenever it is waited for. How it ends the client tells, too.
+        let client = match tls {
+            None => {
+                let connect = config.connect(NoTls);
+                let (client, connection) = wait(&runtime, timeout, connect).map_err(failed)?;
+                runtime.spawn(async { drop(connection.await) });
+                client
+            }
+            Some(tls) => {
+                config.ssl_mode(SslMode::Require);
+                let connect = config.connect(MakeRustlsConnect::new(tls));
+                let (client, connection) = wait(&runtime, timeout, connect).map_err(failed)?;
+                runtime.spawn(async { drop(connection.await) });
+                client
+            }
+        };
         let timeout = match purpose {
             Purpose::Read => timeout,
             Purpose::Write(_) => timeout.max(CHANGE_TIMEOUT),
@@ -159,6 +178,23 @@ fn reason(error: &Error) -> String {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
+}
+
+/// How a server is known by the authorities in a file.
+pub(super) fn tls(ca: &Path) -> Result<ClientConfig, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", ca.display());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| told(&error))? {
+        let certificate = certificate.map_err(|error| told(&error))?;
+        roots.add(certificate).map_err(|error| told(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(told(&"no certificate in PEM in this file"));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| told(&error))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The first line of the file with the password.

@@ -18,6 +18,7 @@ fn access(folder: &Path) -> Access {
     Access {
         database: Database::Sqlite(folder.join("users.db")),
         password_file: PathBuf::new(),
+        ca: PathBuf::new(),
         timeout: Duration::from_secs(60),
     }
 }
@@ -244,6 +245,7 @@ fn a_server_that_is_not_there_is_told_in_time() {
     let mut access = Access {
         database: Database::PostgreSql(format!("postgresql://ringftpd@/ftp?host={host}")),
         password_file: secret.clone(),
+        ca: PathBuf::new(),
         timeout: Duration::from_millis(200),
     };
     let told = |access: &Access| match open(access, Purpose::Read) {

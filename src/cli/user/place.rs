@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use nix::unistd::{Group, Uid, User as Account};
@@ -29,6 +30,10 @@ pub(super) struct PlaceArgs {
     /// A file with the password for --database, for a PostgreSQL server that asks for one
     #[arg(long, global = true, value_name = "FILE", requires = "database")]
     database_password_file: Option<PathBuf>,
+
+    /// A file with the authorities that vouch for the server of --database: with it the connection is by TLS
+    #[arg(long, global = true, value_name = "FILE", requires = "database")]
+    database_ca: Option<PathBuf>,
 
     /// The configuration that names them [default: /etc/ringftpd/ringftpd.toml if it exists]
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -76,13 +81,7 @@ impl PlaceArgs {
             return Ok(Box::new(FileStore::new(file, readers)));
         }
         let access = match &self.database {
-            Some(url) => Some(Access {
-                database: url
-                    .parse()
-                    .map_err(|error| Failure::usage(format!("ringftpd: --database: {error}")))?,
-                password_file: self.database_password_file.clone().unwrap_or_default(),
-                timeout: config.users.source_timeout,
-            }),
+            Some(url) => Some(self.access(url, config.users.source_timeout)?),
             None => Access::of(&config.users),
         };
         let Some(access) = access else {
@@ -94,6 +93,22 @@ impl PlaceArgs {
             _ => Readers::Owner,
         };
         Ok(Box::new(DatabaseStore::new(access, readers, file)))
+    }
+
+    fn access(&self, url: &str, timeout: Duration) -> Result<Access, Failure> {
+        let wrong = |error: String| Failure::usage(format!("ringftpd: --database: {error}"));
+        let database: Database = url.parse().map_err(wrong)?;
+        if self.database_ca.is_none() && database.wants_tls() {
+            let missing =
+                "the address asks for TLS: say by --database-ca who vouches for the server";
+            return Err(wrong(missing.to_owned()));
+        }
+        Ok(Access {
+            database,
+            password_file: self.database_password_file.clone().unwrap_or_default(),
+            ca: self.database_ca.clone().unwrap_or_default(),
+            timeout,
+        })
     }
 
     fn first_source(&self) -> Result<Kind, Failure> {

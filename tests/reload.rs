@@ -339,3 +339,89 @@ fn the_log_says_more_and_passwords_have_more_threads_after_a_reload() {
     let logins = since.iter().filter(|line| line.contains(" login ")).count();
     assert_eq!(logins, 1, "{since:#?}");
 }
+
+/// What follows the words in one line of what a reload says.
+fn said_of(told: &str, words: &str) -> Vec<SocketAddr> {
+    let line = told.lines().find_map(|line| line.strip_prefix(words));
+    let list = line.and_then(|line| line.split([';', 'n']).next());
+    let list = list.unwrap_or_else(|| panic!("no {words:?} in {told}"));
+    let addresses = list
+        .split(", ")
+        .map(|it| it.trim().parse().expect("an address"));
+    addresses.collect()
+}
+
+#[test]
+fn addresses_come_and_go_and_the_sessions_of_those_that_go_stay() {
+    let mut server = Setup::new()
+        .set("server.cores", 2)
+        .set("server.listen", "[\"127.0.0.1:0\"]")
+        .start();
+    server.put("file", "content");
+    let first = server.address();
+    let mut old = Client::login(first);
+
+    // The new one stands before the old one, has a host of its own, and passive ports.
+    server.set("server.listen", "[\"127.0.0.2:0\", \"127.0.0.1:0\"]");
+    server.set("host.lab.addresses", "[\"127.0.0.2:0\"]");
+    server.set("host.lab.greeting", "\"The lab.\"");
+    let told = String::from_utf8(server.reload().success()).expect("text");
+    let second = said_of(&told, "listens on ")[0];
+    assert_eq!(second.ip(), Ipv4Addr::new(127, 0, 0, 2));
+    let mut new = Client::over(TcpStream::connect(second).expect("connected"));
+    assert_eq!(new.reply(220).text(), "220 The lab.");
+    new.expect("USER anonymous", 331);
+    new.expect("PASS x", 230);
+    for _ in 0..4 {
+        assert_eq!(new.download(Way::Pasv, "RETR file"), b"content");
+        assert_eq!(old.download(Way::Epsv, "RETR file"), b"content");
+    }
+    assert_eq!(
+        Client::login(first).download(Way::Pasv, "RETR file"),
+        b"content"
+    );
+
+    // The old one goes; its sessions stay, and open data connections themselves.
+    server.set("server.listen", "[\"127.0.0.2:0\"]");
+    let told = String::from_utf8(server.reload().success()).expect("text");
+    assert!(told.contains("listens on 127.0.0.1:0 no more"), "{told}");
+    eventually("nobody listens", || !listens(first.port()));
+    old.expect("NOOP", 200);
+    assert_eq!(old.ask("EPSV").code, 425);
+    assert_eq!(old.download(Way::Eprt, "RETR file"), b"content");
+    assert_eq!(new.download(Way::Epsv, "RETR file"), b"content");
+
+    // It comes back, with passive ports for the sessions that stayed.
+    server.set("server.listen", "[\"127.0.0.1:0\", \"127.0.0.2:0\"]");
+    let told = String::from_utf8(server.reload().success()).expect("text");
+    let again = said_of(&told, "listens on ")[0];
+    assert_eq!(again.ip(), Ipv4Addr::LOCALHOST);
+    assert_eq!(
+        Client::login(again).download(Way::Pasv, "RETR file"),
+        b"content"
+    );
+    assert_eq!(old.download(Way::Epsv, "RETR file"), b"content");
+    // A reload that changes nothing there says nothing of it.
+    let told = String::from_utf8(server.reload().success()).expect("text");
+    assert!(!told.contains("listens"), "{told}");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_changes_nothing() {
+    let mut server = Setup::new()
+        .set("server.listen", "[\"127.0.0.1:0\"]")
+        .start();
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let held = other.local_addr().expect("its address");
+    server.set("server.listen", format!("[\"127.0.0.1:0\", \"{held}\"]"));
+    server.set("server.greeting", "\"Another.\"");
+    let refused = server.reload();
+    assert_eq!(refused.code, Some(1));
+    let told = format!("cannot listen on {held}");
+    assert!(refused.err.contains(&told), "{}", refused.err);
+    let mut client = Client::over(TcpStream::connect(server.address()).expect("connected"));
+    assert!(!client.reply(220).text().contains("Another"));
+    drop(other);
+    server.reload().success();
+    Client::login(held).expect("NOOP", 200);
+}

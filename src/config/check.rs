@@ -122,8 +122,8 @@ impl Config {
                     .hint(
                         "set the user to become, such as user = \"ftp\", or start it as that user",
                     );
-                let exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
-                if self.server.listen.iter().any(exposed) {
+                let exposed = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+                if self.server.listeners().any(|(_, address)| exposed(address)) {
                     checked.problems.push(problem);
                 } else {
                     checked.warnings.push(problem);

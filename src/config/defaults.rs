@@ -16,6 +16,7 @@ use crate::proto::rights::RightSet;
 impl Default for Server {
     fn default() -> Self {
         Self {
+            left: Vec::new(),
             listen: vec![
                 SocketAddr::from((Ipv4Addr::UNSPECIFIED, 21)),
                 SocketAddr::from((Ipv6Addr::UNSPECIFIED, 21)),

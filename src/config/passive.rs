@@ -41,8 +41,8 @@ impl PassivePool {
 }
 
 impl Config {
-    /// A pool for each address that is listened on, in the order of `server.listen`, whatever else
-    /// is set: so a reload finds the same ones.
+    /// A pool for each address of `server.listen`, in that order, whatever else is set and also for those
+    /// that a reload has left: so another reload finds the same ones.
     pub fn passive_pools(&self) -> Vec<PassivePool> {
         let mut pools: Vec<PassivePool> = Vec::new();
         for address in &self.server.listen {
@@ -60,12 +60,16 @@ impl Config {
             .filter(|listener| listener.address.ip() == address)
             .find(|listener| listener.own.passive_ports.is_some());
         let own = listener.and_then(|listener| listener.own.passive_ports.clone());
-        let is_served_by_wildcard =
-            !address.is_unspecified()
-                && self.server.listen.iter().any(|other| {
-                    other.ip().is_unspecified() && other.is_ipv4() == address.is_ipv4()
-                });
+        let is_served_by_wildcard = !address.is_unspecified()
+            && self.server.listeners().any(|(_, other)| {
+                other.ip().is_unspecified() && other.is_ipv4() == address.is_ipv4()
+            });
+        let is_left = !self
+            .server
+            .listeners()
+            .any(|(_, other)| other.ip() == address);
         let ports = match own {
+            _ if is_left => None,
             Some(ports) => Some(ports),
             None if is_served_by_wildcard => None,
             None => Some(self.data.passive_ports()),
@@ -171,7 +175,7 @@ impl Config {
                 }
             }
         }
-        for listener in 0..self.server.listen.len() {
+        for (listener, _) in self.server.listeners() {
             if let Some((bound, external)) = self.addressing(listener).external
                 && bound.count() != external.count()
             {
@@ -253,7 +257,8 @@ impl Config {
             .iter()
             .position(|it| *it == listener.address)?;
         let pool = self.pool_of(&pools, place)?;
-        let others = (0..self.server.listen.len()).filter(|other| *other != place);
+        let others = self.server.listeners().map(|(other, _)| other);
+        let others = others.filter(|other| *other != place);
         let mut shares = others.filter(|other| self.pool_of(&pools, *other) == Some(pool));
         let own = self.addressing(place).proxy_from;
         let other = shares.find(|other| self.addressing(*other).proxy_from != own)?;
@@ -275,7 +280,8 @@ impl Config {
         let clash = |address: &&SocketAddr| {
             ports.contains(address.port()) && is_same_place(address.ip(), pool.address)
         };
-        for address in self.server.listen.iter().filter(clash) {
+        let addresses: Vec<SocketAddr> = self.server.listeners().map(|(_, it)| it).collect();
+        for address in addresses.iter().filter(clash) {
             let message = format!(
                 "{ports} overlaps the control connection's port {}",
                 address.port()

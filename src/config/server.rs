@@ -14,6 +14,9 @@ pub struct Server {
     /// on each of them (SO_REUSEPORT). IPv6 sockets take IPv6 only, so `0.0.0.0` and `[::]` stand
     /// side by side. Port 0 leaves the choice to the kernel.
     pub listen: Vec<SocketAddr>,
+    /// Those of `listen` that a reload has taken away: nothing listens there. They keep their places, by
+    /// which sessions know through which one they came.
+    pub left: Vec<SocketAddr>,
     /// Which CPUs serve.
     pub cores: Cores,
     /// The user to become after binding, when started as root.
@@ -53,6 +56,28 @@ impl Server {
             units::choice(value, &[("hash", Steering::Hash), ("cpu", Steering::Cpu)])
         });
         section.read("balance", &mut self.balance, units::switch);
+    }
+}
+
+impl Server {
+    /// The addresses that are listened on, with their places in `listen`.
+    pub fn listeners(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
+        let all = self.listen.iter().copied().enumerate();
+        all.filter(|(_, address)| !self.left.contains(address))
+    }
+
+    /// The addresses and those left, when a server that runs with `running` goes over to these ones;
+    /// `None` if they are too many together.
+    pub(super) fn listen_after(
+        &self,
+        running: &Self,
+    ) -> Option<(Vec<SocketAddr>, Vec<SocketAddr>)> {
+        let mut listen = running.listen.clone();
+        let is_new = |address: &&SocketAddr| !running.listen.contains(address);
+        listen.extend(self.listen.iter().filter(is_new));
+        let is_gone = |address: &&SocketAddr| !self.listen.contains(address);
+        let left = listen.iter().filter(is_gone).copied().collect();
+        (listen.len() <= LISTENERS_MAX).then_some((listen, left))
     }
 }
 

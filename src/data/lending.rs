@@ -36,7 +36,7 @@ pub struct Neighbours {
 #[derive(Debug)]
 pub struct Mailbox(pub(super) mpsc::Receiver<Note>);
 
-/// Connects the pools of `cores` cores with `pools` addresses each.
+/// Connects the pools of `cores` cores with up to `pools` addresses each.
 pub fn connect(cores: usize, pools: usize) -> (Neighbours, Vec<Mailbox>) {
     let (mailboxes, receivers): (Vec<_>, Vec<_>) =
         (0..cores).map(|_| mpsc::channel(NOTES_MAX)).unzip();

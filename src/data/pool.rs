@@ -57,7 +57,15 @@ pub struct Policy {
 
 /// The passive ports of one core. Cheap to clone; stays on its core.
 #[derive(Clone, Debug)]
-pub struct Pool(Rc<Vec<Rc<Group>>>);
+pub struct Pool(Rc<Groups>);
+
+#[derive(Debug)]
+struct Groups {
+    core: usize,
+    neighbours: Neighbours,
+    /// One for each address. More may come, and none goes.
+    all: RefCell<Vec<Rc<Group>>>,
+}
 
 /// The ports bound to one address of the server.
 #[derive(Debug)]
@@ -143,30 +151,22 @@ impl Pool {
         neighbours: Neighbours,
         mailbox: Mailbox,
     ) -> Self {
-        let groups = policy.layouts.iter().enumerate().zip(ports);
-        let groups = groups.map(|((index, layout), ports)| {
-            let group = Rc::new(Group {
-                core,
-                index,
-                address: layout.address,
-                table: RefCell::new(Table::new(&layout.ranges, policy.rules, secret_seed())),
-                sockets: RefCell::default(),
-                policy: RefCell::new(Rc::clone(policy)),
-                neighbours: neighbours.clone(),
-                missing: RefCell::default(),
-                borrowing: Cell::new(false),
-                waiting: Cell::new(0),
-                borrowed: Notify::new(),
-                ask_again: Cell::new(None),
-                unannounced: Cell::new(0),
-                figures: RefCell::new(Figures::new(Instant::now())),
-            });
-            group.adopt(ports);
-            group
-        });
-        let pool = Self(Rc::new(groups.collect()));
+        let pool = Self(Rc::new(Groups {
+            core,
+            neighbours,
+            all: RefCell::default(),
+        }));
+        pool.change(policy, ports);
         uring::spawn(pool.clone().hear(mailbox));
         pool
+    }
+
+    fn group(&self, index: usize) -> Option<Rc<Group>> {
+        self.0.all.borrow().get(index).map(Rc::clone)
+    }
+
+    fn groups(&self) -> Vec<Rc<Group>> {
+        self.0.all.borrow().clone()
     }
 
     /// Reserves a port.
@@ -176,7 +176,7 @@ impl Pool {
     /// [`Failure::TooManyPorts`] if as many ports wait for this client as may;
     /// [`Failure::NoPassivePort`] if none is left for it, and no other core can lend one.
     pub async fn reserve(&self, request: Request) -> Result<Reservation, Failure> {
-        let group = self.0.get(request.pool).ok_or(Failure::NoPassivePort)?;
+        let group = self.group(request.pool).ok_or(Failure::NoPassivePort)?;
         let mut refusal = Refusal::Dry;
         for _ in 0..BORROW_ROUNDS_MAX {
             match group.reserve(&request) {
@@ -203,14 +203,14 @@ impl Pool {
 
     /// Notes that a client could not be told an address.
     pub fn count_unknown_address(&self, pool: usize) {
-        if let Some(group) = self.0.get(pool) {
+        if let Some(group) = self.group(pool) {
             group.figures.borrow_mut().refusals.address_unknown += 1;
         }
     }
 
     /// The figures of each address.
     pub fn report(&self) -> Vec<PoolReport> {
-        self.0.iter().map(|group| group.report()).collect()
+        self.groups().iter().map(|group| group.report()).collect()
     }
 
     /// Hears what the pools of other cores have to say.
@@ -222,7 +222,7 @@ impl Pool {
                     wanted,
                     answer,
                 } => {
-                    if let Some(group) = self.0.get(pool)
+                    if let Some(group) = self.group(pool)
                         && let Err(ports) = answer.send(group.lend(wanted))
                     {
                         // Who asked has given up waiting.
@@ -230,7 +230,7 @@ impl Pool {
                     }
                 }
                 Note::Bring { pool, ports } => {
-                    if let Some(group) = self.0.get(pool) {
+                    if let Some(group) = self.group(pool) {
                         group.adopt(ports);
                     }
                 }
@@ -240,6 +240,26 @@ impl Pool {
 }
 
 impl Group {
+    fn new(groups: &Groups, index: usize, policy: &Rc<Policy>) -> Self {
+        let layout = &policy.layouts[index];
+        Self {
+            core: groups.core,
+            index,
+            address: layout.address,
+            table: RefCell::new(Table::new(&layout.ranges, policy.rules, secret_seed())),
+            sockets: RefCell::default(),
+            policy: RefCell::new(Rc::clone(policy)),
+            neighbours: groups.neighbours.clone(),
+            missing: RefCell::default(),
+            borrowing: Cell::new(false),
+            waiting: Cell::new(0),
+            borrowed: Notify::new(),
+            ask_again: Cell::new(None),
+            unannounced: Cell::new(0),
+            figures: RefCell::new(Figures::new(Instant::now())),
+        }
+    }
+
     fn reserve(self: &Rc<Self>, request: &Request) -> Result<Reservation, Refusal> {
         let now = Instant::now();
         let slot = Rc::new(Slot {

@@ -2,6 +2,7 @@
 //! or refused, and given to another core if that has much less to do.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,7 @@ use crate::data::proxied;
 use crate::proto::proxy::Header;
 use crate::sys;
 use crate::throttle::Seldom;
-use crate::uring::{self, Fd};
+use crate::uring::{self, Fd, JoinHandle};
 
 /// What a door needs to know.
 pub(super) struct Door {
@@ -28,6 +29,8 @@ pub(super) struct Door {
     others: Vec<Other>,
     balances: Cell<bool>,
     spare: Spare,
+    /// Who accepts on each listener; `None`: nobody does any more.
+    acceptors: RefCell<Option<HashMap<usize, JoinHandle<()>>>>,
     handed_over: Cell<u64>,
     taken_over: Cell<u64>,
     /// Connections from balancers whose header has not come yet.
@@ -61,6 +64,7 @@ impl Door {
             others,
             balances: Cell::new(true),
             spare,
+            acceptors: RefCell::new(Some(HashMap::new())),
             handed_over: Cell::new(0),
             taken_over: Cell::new(0),
             unannounced: Cell::new(0),
@@ -83,8 +87,33 @@ impl Door {
         (self.handed_over.get(), self.taken_over.get())
     }
 
-    /// Accepts on one listener as long as the core serves.
-    pub(super) async fn accept(self: Rc<Self>, listening: Fd, listener: usize) {
+    /// Accepts on these listeners, too, unless the core has stopped.
+    pub(super) fn open(self: &Rc<Self>, listeners: Vec<(usize, OwnedFd)>) {
+        if let Some(acceptors) = &mut *self.acceptors.borrow_mut() {
+            for (listener, socket) in listeners {
+                let acceptor = Rc::clone(self).accept(Fd::new(socket), listener);
+                acceptors.insert(listener, uring::spawn(acceptor));
+            }
+        }
+    }
+
+    /// Accepts on some listeners no more.
+    pub(super) fn leave(&self, is_left: impl Fn(usize) -> bool) {
+        if let Some(acceptors) = &mut *self.acceptors.borrow_mut() {
+            // Dropping the accept withdraws it from the ring and closes the listener.
+            for (_, acceptor) in acceptors.extract_if(|listener, _| is_left(*listener)) {
+                acceptor.abort();
+            }
+        }
+    }
+
+    /// Accepts on none any more.
+    pub(super) fn close(&self) {
+        self.leave(|_| true);
+        self.acceptors.replace(None);
+    }
+
+    async fn accept(self: Rc<Self>, listening: Fd, listener: usize) {
         loop {
             match uring::accept(&listening).await {
                 Ok((socket, peer)) => self.receive(socket, peer, listener),

@@ -1,4 +1,5 @@
-//! Binds the control listeners, before privileges are given up and before a thread is started.
+//! Binds the control listeners: at the start before privileges are given up and before a thread is
+//! started, and when a reload brings new addresses.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -11,14 +12,19 @@ use crate::sys::socket::{self, ListenOptions};
 /// The control listeners of all cores.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// For each core and address.
-    pub(super) cores: Vec<Vec<OwnedFd>>,
+    /// For each core, with their places in `server.listen`.
+    pub(super) cores: Vec<Vec<(usize, OwnedFd)>>,
     /// Where control connections are accepted, with the ports that the kernel chose.
     pub(super) addresses: Vec<SocketAddr>,
 }
 
-/// Binds a listener of each core to each address. `cpus` are those of the cores.
-pub(super) fn bind(config: &Config, cpus: &[usize]) -> Result<Listeners, ServeError> {
+/// Binds a listener of each core to each address on which a server that runs with `running` does not
+/// listen. `cpus` are those of the cores.
+pub(super) fn bind(
+    config: &Config,
+    running: Option<&Config>,
+    cpus: &[usize],
+) -> Result<Listeners, ServeError> {
     let mut listeners = Listeners {
         cores: cpus.iter().map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
@@ -27,15 +33,24 @@ pub(super) fn bind(config: &Config, cpus: &[usize]) -> Result<Listeners, ServeEr
         reuse_port: true,
         backlog: config.limits.sessions_waiting,
     };
-    for &address in &config.server.listen {
+    let there: Vec<_> = running
+        .iter()
+        .flat_map(|it| it.server.listeners())
+        .collect();
+    for (place, address) in config.server.listeners() {
+        if there.contains(&(place, address)) {
+            continue;
+        }
         let failed = |source| ServeError::Listen { address, source };
         // SO_REUSEPORT would let a second server of the same user take half of the clients away;
-        // a bind without it finds out.
+        // a bind without it finds out, unless this server's own listeners are in its way.
         let probe = ListenOptions {
             reuse_port: false,
             ..options
         };
-        drop(socket::listen(address, &probe).map_err(failed)?);
+        if !there.iter().any(|(_, own)| own.port() == address.port()) {
+            drop(socket::listen(address, &probe).map_err(failed)?);
+        }
         let mut bound = address;
         for core in &mut listeners.cores {
             let socket = socket::listen(bound, &options).map_err(failed)?;
@@ -49,10 +64,10 @@ pub(super) fn bind(config: &Config, cpus: &[usize]) -> Result<Listeners, ServeEr
                 KEEPALIVE_PROBES,
             )
             .map_err(failed)?;
-            core.push(socket);
+            core.push((place, socket));
         }
         if config.server.steering == Steering::Cpu
-            && let Some(member) = listeners.cores.first().and_then(|core| core.last())
+            && let Some((_, member)) = listeners.cores.first().and_then(|core| core.last())
         {
             socket::steer_by_cpu(member, cpus).map_err(failed)?;
         }

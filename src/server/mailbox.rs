@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -20,11 +21,14 @@ use crate::tls::Tls;
 pub(super) enum Message {
     /// A client that another core gives away, before its greeting.
     Client(Arrival, Ticket),
-    /// Go on with this configuration and with these new passive ports, and say when that is done.
+    /// Go on with this configuration and with these new listeners and passive ports, and say when that is
+    /// done.
     Reload {
         config: Arc<Config>,
         tls: Option<Arc<Tls>>,
         active_source_port: u16,
+        /// With their places in `server.listen`.
+        control: Vec<(usize, OwnedFd)>,
         ports: Vec<Vec<PassiveListener>>,
         missing: Ports,
         done: Sender<()>,

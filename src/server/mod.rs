@@ -28,7 +28,7 @@ use tokio::sync::watch;
 pub use summary::Summary;
 
 use crate::auth::{Authenticator, Helpers};
-use crate::config::{Config, Host, PassivePool, Problem};
+use crate::config::{Config, Host, LISTENERS_MAX, PassivePool, Problem};
 use crate::control::Phase;
 use crate::data::lending::{self, Neighbours};
 use crate::quota::Quotas;
@@ -167,6 +167,7 @@ pub fn run(
     }
     let supervisor = Supervisor {
         signals: crew.signals,
+        cpus: crew.cpus,
         cores: crew.cores,
         others: crew.others,
         neighbours: crew.neighbours,
@@ -236,7 +237,7 @@ impl Ground {
             _ => None,
         };
         passive::check_descriptors(config, cpus.len(), descriptors)?;
-        let listeners = listener::bind(config, &cpus)?;
+        let listeners = listener::bind(config, None, &cpus)?;
         let pools = config.passive_pools();
         let bound = passive::bind(&pools, cpus.len(), &[]).verdict(&pools, config.data.borrow)?;
         let admin = admin_socket(config);
@@ -267,6 +268,7 @@ impl Ground {
 /// The threads that serve, and the ways to them.
 struct Crew {
     signals: Signals,
+    cpus: Vec<usize>,
     admin: Option<UnixListener>,
     cores: Vec<JoinHandle<()>>,
     others: Vec<Other>,
@@ -294,7 +296,7 @@ impl Crew {
         let admission = Arc::new(Admission::new(sessions_max, per_client_max));
         let cpus = ground.cpus;
         let (others, messages): (Vec<Other>, Vec<_>) = cpus.iter().map(|_| Other::new()).unzip();
-        let (neighbours, notes) = lending::connect(cpus.len(), ground.pools.len());
+        let (neighbours, notes) = lending::connect(cpus.len(), LISTENERS_MAX);
         let listers = Workers::start("list", LIST_THREADS, LIST_QUEUE_MAX)
             .map_err(system("start threads"))?;
         let common = Common {
@@ -319,7 +321,9 @@ impl Crew {
         let missing_count = ground.bound.missing_count();
         let Bound { ports, missing, .. } = ground.bound;
         let sockets = ground.listeners.cores.into_iter().zip(ports).zip(missing);
-        let shares = sockets.zip(messages.into_iter().zip(notes)).zip(cpus);
+        let shares = sockets
+            .zip(messages.into_iter().zip(notes))
+            .zip(cpus.clone());
         let shares = shares.enumerate().map(|(index, share)| {
             let ((((control, passive), missing), (messages, notes)), cpu) = share;
             Share {
@@ -335,6 +339,7 @@ impl Crew {
         });
         Ok(Self {
             signals: ground.signals,
+            cpus,
             admin: ground.admin,
             cores: start(shares)?,
             others,

@@ -42,7 +42,10 @@ fn affordable_sessions(config: &Config, cores: usize, descriptors: u64) -> usize
 pub(super) fn fixed_descriptors(config: &Config, cores: usize) -> usize {
     let pools = config.passive_pools();
     let passive: usize = pools.iter().map(PassivePool::count).sum();
-    passive + config.server.listen.len() * cores + cores * DESCRIPTORS_PER_CORE + DESCRIPTORS_REST
+    passive
+        + config.server.listeners().count() * cores
+        + cores * DESCRIPTORS_PER_CORE
+        + DESCRIPTORS_REST
 }
 
 impl Summary {

@@ -2,6 +2,7 @@
 //! what is missing, and sees the end through.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use super::admin::Order;
 use super::admission::Admission;
 use super::certificates::Watched;
 use super::door::Other;
+use super::listener::{self, Listeners};
 use super::mailbox::{Message, Ports};
 use super::passive::{self, Bound};
 use super::resolver::{Names, Resolver};
@@ -32,6 +34,8 @@ use crate::tls::{Keys, Tls};
 /// What the main thread holds.
 pub(super) struct Supervisor<'r> {
     pub(super) signals: Signals,
+    /// The CPU of each core.
+    pub(super) cpus: Vec<usize>,
     pub(super) cores: Vec<JoinHandle<()>>,
     pub(super) others: Vec<Other>,
     pub(super) neighbours: Neighbours,
@@ -169,6 +173,8 @@ impl Supervisor<'_> {
         passive::check_descriptors(&config, self.others.len(), limit)
             .map_err(|error| refused(error.to_string()))?;
         let tls = self.load_tls(&config).map_err(refused)?;
+        let listeners = self.bind_listeners(&config).map_err(refused)?;
+        let addresses = self.describe_addresses(&config, &listeners);
         let config = Arc::new(config);
         let held = self.held().map_err(refused)?;
         let bound = self.bind_others(&config, &held);
@@ -176,6 +182,7 @@ impl Supervisor<'_> {
         self.certificates = Watched::new(&config.tls);
         self.set_names();
         let mut told = vec![format!("reloaded: {}", self.describe(&bound))];
+        told.extend(addresses);
         for warning in warnings {
             told.push(format!("warning: {warning}"));
         }
@@ -214,8 +221,47 @@ impl Supervisor<'_> {
         if let Err(error) = log::set_level(config.log.level.as_str()) {
             told.push(format!("warning: {error}"));
         }
-        self.tell_cores(&config, tls, bound)?;
+        self.tell_cores(&config, tls, listeners, bound)?;
         Ok(told.join("\n"))
+    }
+
+    fn bind_listeners(&self, config: &Config) -> Result<Listeners, String> {
+        listener::bind(config, Some(&self.config), &self.cpus).map_err(|error| {
+            let ServeError::Listen { address, source } = &error else {
+                return error.to_string();
+            };
+            let mut own = self.config.server.listeners();
+            match own.find(|(_, own)| own.port() == address.port()) {
+                // The kernel lets one user's sockets share a port; the first ones are root's.
+                Some((_, own)) if source.kind() == std::io::ErrorKind::AddrInUse => format!(
+                    "cannot listen on {address}: {source}; this server's own listener on {own} may be \
+                     in the way: if so, restart it"
+                ),
+                _ => format!("{error}; a restart may do it, with the rights of the start"),
+            }
+        })
+    }
+
+    /// What is listened on that was not before, and the other way round.
+    fn describe_addresses(&self, config: &Config, listeners: &Listeners) -> Vec<String> {
+        let listed = |addresses: &[SocketAddr]| {
+            let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            texts.join(", ")
+        };
+        let is_left = |address: &SocketAddr| config.server.left.contains(address);
+        let before = self.config.server.listeners().map(|(_, address)| address);
+        let left: Vec<SocketAddr> = before.filter(is_left).collect();
+        let mut told = Vec::new();
+        if !listeners.addresses.is_empty() {
+            told.push(format!("listens on {} now", listed(&listeners.addresses)));
+        }
+        if !left.is_empty() {
+            told.push(format!(
+                "listens on {} no more; its sessions go on",
+                listed(&left)
+            ));
+        }
+        told
     }
 
     fn load_tls(&self, config: &Config) -> Result<Option<Arc<Tls>>, String> {
@@ -269,13 +315,14 @@ impl Supervisor<'_> {
     /// Binds what no core holds.
     fn bind_others(&self, config: &Config, held: &[Ports]) -> Bound {
         let pools = config.passive_pools();
+        // The cores have no pool yet for an address that is new.
+        let of_pool = |pool| {
+            held.iter()
+                .filter_map(move |ports| ports.get(pool))
+                .flatten()
+        };
         let held: Vec<BTreeSet<u16>> = (0..pools.len())
-            .map(|pool| {
-                held.iter()
-                    .flat_map(|ports| &ports[pool])
-                    .copied()
-                    .collect()
-            })
+            .map(|pool| of_pool(pool).copied().collect())
             .collect();
         passive::bind(&pools, self.others.len(), &held)
     }
@@ -285,16 +332,23 @@ impl Supervisor<'_> {
         &mut self,
         config: &Arc<Config>,
         tls: Option<Arc<Tls>>,
+        listeners: Listeners,
         bound: Bound,
     ) -> Result<(), String> {
         self.missing = bound.missing_count();
         let active_source_port = source_port(config);
         let (done, finished) = mpsc::channel();
-        for ((core, ports), missing) in self.others.iter().zip(bound.ports).zip(bound.missing) {
+        let shares = listeners
+            .cores
+            .into_iter()
+            .zip(bound.ports)
+            .zip(bound.missing);
+        for (core, ((control, ports), missing)) in self.others.iter().zip(shares) {
             let message = Message::Reload {
                 config: Arc::clone(config),
                 tls: tls.clone(),
                 active_source_port,
+                control,
                 ports,
                 missing,
                 done: done.clone(),

@@ -29,13 +29,14 @@ use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
 use crate::transfer::{Buffers, Depot, Drains, Gate};
-use crate::uring::{self, Fd, PipePool, RingOptions};
+use crate::uring::{self, PipePool, RingOptions};
 
 /// What one core is given; everything in it may move to its thread.
 pub(super) struct Share {
     pub(super) index: usize,
     pub(super) cpu: usize,
-    pub(super) control: Vec<OwnedFd>,
+    /// With their places in `server.listen`.
+    pub(super) control: Vec<(usize, OwnedFd)>,
     pub(super) passive: Vec<Vec<PassiveListener>>,
     pub(super) missing: Ports,
     pub(super) messages: mpsc::Receiver<Message>,
@@ -93,11 +94,7 @@ async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
     core.pool.set_missing(missing);
     let door = Rc::new(Door::new(&core, index, admission, others, spare));
     door.set_balances(balances);
-    let acceptors: Vec<_> = control
-        .into_iter()
-        .enumerate()
-        .map(|(listener, socket)| uring::spawn(Rc::clone(&door).accept(Fd::new(socket), listener)))
-        .collect();
+    door.open(control);
     uring::spawn(hear(
         Rc::clone(&core),
         Rc::clone(&door),
@@ -106,10 +103,7 @@ async fn serve(share: Share, spare: Spare, ready: impl FnOnce()) {
     ));
     ready();
     reach(&mut phase, Phase::Draining).await;
-    // Dropping the accept withdraws it from the ring and closes the listener.
-    for acceptor in acceptors {
-        acceptor.abort();
-    }
+    door.close();
     core.advance(Phase::Draining);
     tokio::select! {
         () = core.stop.empty() => {}
@@ -168,6 +162,7 @@ async fn hear(
                 config,
                 tls,
                 active_source_port,
+                control,
                 ports,
                 missing,
                 done,
@@ -180,6 +175,9 @@ async fn hear(
                 let policy = passive::policy(&config, door.cores());
                 core.pool.change(&Rc::new(policy), ports);
                 core.pool.set_missing(missing);
+                // What comes in finds all that is set for it.
+                door.leave(|listener| config.server.listeners().all(|(it, _)| it != listener));
+                door.open(control);
                 let _ = done.send(());
             }
             Message::Certificates(tls) => {

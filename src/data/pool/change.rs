@@ -27,11 +27,16 @@ pub struct Layout {
 }
 
 impl Pool {
-    /// Goes on under another policy, with the same addresses, and takes over new ports for each of
-    /// them. Ports that are no more in the layout, or now belong to another core, are handed out no
-    /// more, and go when nobody is waited for on them.
+    /// Goes on under another policy, with the same addresses and maybe more behind them, and takes over
+    /// new ports for each of them. Ports that are no more in the layout, or now belong to another core,
+    /// are handed out no more, and go when nobody is waited for on them.
     pub fn change(&self, policy: &Rc<Policy>, ports: Vec<Vec<PassiveListener>>) {
-        for (group, ports) in self.0.iter().zip(ports) {
+        let known = self.groups().len();
+        for index in known..policy.layouts.len() {
+            let group = Rc::new(Group::new(&self.0, index, policy));
+            self.0.all.borrow_mut().push(group);
+        }
+        for (group, ports) in self.groups().iter().zip(ports) {
             group.change(policy, ports);
         }
     }
@@ -39,12 +44,12 @@ impl Pool {
     /// The ports that this core has, for each address.
     pub fn held(&self) -> Vec<Vec<u16>> {
         let held = |group: &Rc<Group>| group.table.borrow().numbers().collect();
-        self.0.iter().map(held).collect()
+        self.groups().iter().map(held).collect()
     }
 
     /// Says which ports of this core other programs hold, for each address.
     pub fn set_missing(&self, missing: Vec<Vec<u16>>) {
-        for (group, missing) in self.0.iter().zip(missing) {
+        for (group, missing) in self.groups().iter().zip(missing) {
             group.missing.replace(missing.into_iter().collect());
         }
     }

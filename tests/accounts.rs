@@ -472,8 +472,11 @@ fn users_of_other_servers_log_in_with_their_passwords() {
         fixture("pureftpd.passwd").replace("alice:", "pure-alice:"),
     )
     .expect("a file");
-    let told = String::from_utf8(import("pure-ftpd", &pure).success()).expect("text");
-    assert!(told.contains("not taken over: hours (1)"), "{told}");
+    // Whoever may log in from fewer places than can be said here is not let in from all of them.
+    let run_of_pure = import("pure-ftpd", &pure);
+    assert_eq!(run_of_pure.code, Some(1), "{}", run_of_pure.err);
+    let told = "pureftpd.passwd:3: carol has denied addresses";
+    assert!(run_of_pure.err.contains(told), "{}", run_of_pure.err);
     let text = fs::read_to_string(&users).expect("users");
     assert!(
         text.contains("quota = \"10485760 B\"\nquota_files = 1000\n"),
@@ -495,6 +498,112 @@ fn users_of_other_servers_log_in_with_their_passwords() {
         client.stor("file", b"content");
         assert!(homes.join(name).join("file").exists(), "{name}");
     }
+}
+
+/// A file that other programs write stays where it is.
+#[test]
+fn users_of_a_file_of_names_and_hashes_log_in() {
+    let setup = Setup::new().user("alice", "read-write");
+    let folder = setup.folder().to_owned();
+    let hash = {
+        let text = fs::read_to_string(folder.join("users.toml")).expect("users");
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("password = "));
+        line.expect("a hash").trim_matches('"').to_owned()
+    };
+    let users = format!(
+        "[default]\nroot = {:?}\naccess = \"read-write\"\n",
+        folder.join("{user}")
+    );
+    fs::write(folder.join("users.toml"), users).expect("written");
+    for name in ["bob", "carol"] {
+        fs::create_dir(folder.join(name)).expect("a home");
+    }
+    let file = folder.join("htpasswd");
+    let write = |text: String| fs::write(&file, text).expect("written");
+    write(format!("# users\nbob:{hash}\ncarol:!{hash}\n"));
+    let server = setup
+        .set("users.sources", "[\"file\", \"htpasswd\"]")
+        .set("users.htpasswd", format!("{file:?}"))
+        .set("limits.login_delay", "\"1 ms\"")
+        .start();
+    let code = |name: &str| {
+        let mut client = server.connect();
+        client.expect(format!("USER {name}"), 331);
+        client.ask(format!("PASS {PASSWORD}")).code
+    };
+    let mut bob = login(&server, "bob");
+    bob.stor("file", b"content");
+    assert!(folder.join("bob/file").exists());
+    assert_eq!(code("carol"), 530);
+    server.wait_for_log("user=\"carol\" reason=disabled");
+    server.wait_for_log("nobody can log in as this user");
+    assert_eq!(code("dave"), 530);
+    // Changes count with the next login, also for passwords that are remembered.
+    write(format!("carol:{hash}\n"));
+    assert_eq!((code("bob"), code("carol")), (530, 230));
+    write("nonsense\n".to_owned());
+    assert_eq!(code("carol"), 421);
+    server.wait_for_log("htpasswd:1: not NAME:HASH");
+    assert_eq!(server.report().logins.unavailable, 1);
+}
+
+#[test]
+fn users_of_a_host_are_added_by_its_name() {
+    let setup = Setup::new().user("alice", "read-write");
+    let folder = setup.folder().to_owned();
+    let shop = folder.join("shop.toml");
+    let setup = setup
+        .set("host.shop.names", "[\"shop.example\"]")
+        .set("host.shop.users.file", format!("{shop:?}"));
+    setup.write();
+    let user = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("user").args(arguments).arg("--config");
+        run_with_input(command.arg(folder.join("ringftpd.toml")), "a secret\n")
+    };
+    user(&["--host", "shop", "add", "bob", "--root", "/"]).success();
+    let users = fs::read_to_string(&shop).expect("the host's users");
+    assert!(users.contains("[user.bob]"));
+    let listed = String::from_utf8(user(&["list"]).success()).expect("text");
+    assert!(
+        listed.starts_with("alice ") && !listed.contains("bob"),
+        "{listed}"
+    );
+    let refused = user(&["--host", "shap", "list"]);
+    assert!(
+        refused.err.contains("[host.shap]; it has shop"),
+        "{}",
+        refused.err
+    );
+    // Named as a file it is the same one, with the same readers.
+    fs::remove_file(&shop).expect("removed");
+    let path = shop.to_str().expect("UTF-8");
+    user(&["--file", path, "add", "bob", "--root", "/"]).success();
+    let users = fs::read_to_string(&shop).expect("the host's users");
+    assert!(users.contains("[user.bob]"));
+}
+
+#[test]
+fn a_state_directory_that_is_not_there_is_told_at_once() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("quota = \"1 MB\"");
+    let missing = setup.folder().join("missing");
+    let setup = setup.set("users.state", format!("{missing:?}"));
+    setup.write();
+    let check = run(Command::new(program())
+        .args(["check", "--config"])
+        .arg(setup.folder().join("ringftpd.toml")));
+    let said = String::from_utf8(check.success()).expect("text");
+    let told = format!("users.state: {}: No such file", missing.display());
+    assert!(
+        said.contains(&told) && said.contains("alice has a quota"),
+        "{said}"
+    );
+    let server = setup.start();
+    server.wait_for_log("alice has a quota or a volume");
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn sessions_of_a_host_are_limited_together() {
         reply.text(),
         "421 Too many sessions on this host, try again later."
     );
-    server.wait_for_log("SessionsPerHost");
+    server.wait_for_log("limit=\"sessions_per_host\"");
     // The others are not concerned.
     let _elsewhere = server.login();
     let [first, ..] = &mut clients;

@@ -262,7 +262,7 @@ fn connections_come_at_their_rate() {
 
 #[test]
 fn commands_that_come_too_fast_wait() {
-    let server = Setup::new().set("limits.commands_per_second", 20).start();
+    let mut server = Setup::new().set("limits.commands_per_second", 20).start();
     server.put("file", noise(64 * KIB, 1));
     let mut client = server.login();
     let (took, ()) = timed(|| {
@@ -284,6 +284,39 @@ fn commands_that_come_too_fast_wait() {
     assert!(took < Duration::from_millis(500), "{took:?}");
     drop(stream);
     client.reply(226);
+    // Sessions that are there have a new rate, or none, from their next command on.
+    server.set("limits.commands_per_second", 0);
+    server.reload().success();
+    let (took, ()) = timed(|| {
+        client.send_bytes("NOOP\r\n".repeat(200));
+        client.replies(&[200; 200]);
+    });
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    server.set("limits.commands_per_second", 20);
+    server.reload().success();
+    let (took, ()) = timed(|| {
+        client.send_bytes("NOOP\r\n".repeat(37));
+        client.replies(&[200; 37]);
+    });
+    assert!(took >= Duration::from_millis(800), "{took:?}");
+}
+
+#[test]
+fn wrong_logins_that_end_a_session_are_told() {
+    let server = Setup::new()
+        .set("limits.login_delay", "\"1 ms\"")
+        .set("limits.login_delay_max", "\"2 ms\"")
+        .set("limits.login_attempts", 2)
+        .user("alice", "read-write")
+        .start();
+    let mut client = server.connect();
+    for code in [530, 421] {
+        client.expect("USER alice", 331);
+        client.expect("PASS wrong", code);
+    }
+    client.ended();
+    server.wait_for_log("too many wrong logins");
+    assert_eq!(hits(&server, "login_attempts"), 1.0);
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub struct Counts {
     pub refused: AtomicU64,
     /// Logins refused, whatever they brought, in a lockout.
     pub locked_out: AtomicU64,
+    /// Logins that could not be judged: a source did not answer, or too many waited.
+    pub unavailable: AtomicU64,
     /// Password hashes computed.
     pub hashes: AtomicU64,
     /// Passwords found right without a hash.

@@ -52,7 +52,8 @@ use guard::Guard;
 use name::QualifiedName;
 use remembered::Remembered;
 use source::{
-    Found, Hashed, Http, Login, Member, OfDatabase, OfFile, Program, Shadow, Source, UsersFile,
+    Found, Hashed, Http, Login, Member, OfDatabase, OfFile, OfHtpasswd, Program, Shadow, Source,
+    UsersFile,
 };
 use system::SystemAccounts;
 
@@ -165,6 +166,15 @@ impl fmt::Display for Reason {
     }
 }
 
+/// How a password was found to be right.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum By {
+    /// At once: it was right a moment ago.
+    Memory,
+    /// By a hash, or by asking whoever knows; that takes its time.
+    Work,
+}
+
 /// Decides who may log in. Shared by all cores.
 #[derive(Debug)]
 pub struct Authenticator {
@@ -222,6 +232,7 @@ impl UserSources {
             let timeout = users.source_timeout;
             Some::<Arc<dyn Source>>(match kind {
                 SourceKind::File => Arc::new(OfFile),
+                SourceKind::Htpasswd => Arc::new(OfHtpasswd::new(users.htpasswd.clone())),
                 SourceKind::Program => Arc::new(Program::new(users.program.clone(), timeout)),
                 SourceKind::Http => Arc::new(Http::new(users.http.clone(), timeout)),
                 SourceKind::Shadow => Arc::new(Shadow::new(users)),
@@ -232,7 +243,7 @@ impl UserSources {
             })
         });
         Self {
-            file: UsersFile::new(users.file.clone()),
+            file: UsersFile::of_users(users.file.clone()),
             chain: chain.collect(),
             begins_with_file: users.sources.first() == Some(&SourceKind::File),
         }
@@ -408,7 +419,15 @@ impl Authenticator {
             Err(_) => Ok(Err(Reason::UnknownUser)),
         };
         match found {
-            Ok(Ok(member)) => sources.accept(claim, member),
+            Ok(Ok((member, by))) => {
+                let outcome = sources.accept(claim, member);
+                if by == By::Memory && matches!(outcome, Outcome::Refused(_)) {
+                    // A quick refusal would tell that the password is right.
+                    Counts::add(&self.counts.hashes);
+                    chain.hash_for_nobody(&users, password);
+                }
+                outcome
+            }
             Ok(Err(reason)) => {
                 if reason == Reason::UnknownUser {
                     Counts::add(&self.counts.hashes);
@@ -420,8 +439,8 @@ impl Authenticator {
         }
     }
 
-    /// Whether this user, whom something else than a password has proved, may log in now. Only users of the
-    /// users file and of a database are known without a password. May wait for them: call it on a worker.
+    /// Whether this user, whom something else than a password has proved, may log in now. Only users of
+    /// files and of a database are known without a password. May wait for them: call it on a worker.
     pub fn admit(&self, claim: Claim<'_>) -> Outcome {
         let Some(sources) = self.sources(claim.host) else {
             return Outcome::Unavailable(format!("there is no host {} any more", claim.host));
@@ -440,7 +459,8 @@ impl Authenticator {
             host: claim.host,
             users: &users,
         };
-        let keeps_users = |kind| matches!(kind, SourceKind::File | SourceKind::Database);
+        use SourceKind::{Database, File, Htpasswd};
+        let keeps_users = |kind| matches!(kind, File | Htpasswd | Database);
         let mut chain = chain.chain.iter();
         let found = chain
             .by_ref()
@@ -461,20 +481,20 @@ impl Authenticator {
         remembered: &Remembered,
         chain: &UserSources,
         login: &Login<'_>,
-    ) -> Result<Result<Member, Reason>, String> {
+    ) -> Result<Result<(Member, By), Reason>, String> {
         let (name, password) = (login.name, login.password);
         for source in &chain.chain {
             let known = remembered.verified(source.kind(), name, password);
             if let Some(member) = known.filter(|member| source.still_has(login, member)) {
                 Counts::add(&self.counts.remembered);
-                return Ok(Ok(member));
+                return Ok(Ok((member, By::Memory)));
             }
             return match source.find(login)? {
                 Found::Unknown => continue,
                 Found::User(user) => {
                     match self.is_password(remembered, name, &user.password, password) {
-                        true => Ok(Ok(user.member())),
-                        false => Ok(Err(Reason::WrongPassword)),
+                        Some(by) => Ok(Ok((user.member(), by))),
+                        None => Ok(Err(Reason::WrongPassword)),
                     }
                 }
                 Found::Hashed(account) => {
@@ -482,7 +502,7 @@ impl Authenticator {
                 }
                 Found::Verified(member) => {
                     remembered.add_verified(source.kind(), name, password, &member);
-                    Ok(Ok(*member))
+                    Ok(Ok((*member, By::Work)))
                 }
                 Found::Refused(reason) => Ok(Err(reason)),
             };
@@ -496,11 +516,18 @@ impl Authenticator {
         chain: &UserSources,
         login: &Login<'_>,
         account: Hashed,
-    ) -> Result<Member, Reason> {
+    ) -> Result<(Member, By), Reason> {
         let (name, password) = (login.name, login.password);
         match account.password {
-            Some(stored) if self.is_password(remembered, name, &stored, password) => account.member,
-            Some(_) => Err(Reason::WrongPassword),
+            Some(stored) => {
+                let by = self.is_password(remembered, name, &stored, password);
+                let by = by.ok_or(Reason::WrongPassword)?;
+                if by == By::Memory && account.member.is_err() {
+                    Counts::add(&self.counts.hashes);
+                    chain.hash_for_nobody(login.users, password);
+                }
+                account.member.map(|member| (member, by))
+            }
             None => {
                 Counts::add(&self.counts.hashes);
                 chain.hash_for_nobody(login.users, password);
@@ -515,17 +542,16 @@ impl Authenticator {
         name: &UserName,
         stored: &StoredHash,
         password: &[u8],
-    ) -> bool {
+    ) -> Option<By> {
         if remembered.holds(name, password, stored.as_text(), Instant::now()) {
             Counts::add(&self.counts.remembered);
-            return true;
+            return Some(By::Memory);
         }
         Counts::add(&self.counts.hashes);
-        let matches = stored.matches(password);
-        if matches {
+        stored.matches(password).then(|| {
             remembered.add(name, password, stored.as_text(), Instant::now());
-        }
-        matches
+            By::Work
+        })
     }
 
     /// Has the last word on an outcome, and counts it: while a password was looked at, its client may

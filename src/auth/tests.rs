@@ -287,6 +287,18 @@ fn every_refusal_costs_the_same_hash() {
         assert_eq!(verify(&auth, name, password), outcome);
         assert_eq!(hashes(&auth), before + 1);
     }
+    // A password that is remembered does not make the refusal of a closed account quick.
+    assert!(matches!(
+        verify(&auth, b"alice", b"one"),
+        Outcome::Accepted(_)
+    ));
+    let text = fs::read_to_string(&path).expect("read");
+    let closed = text.replacen("access = ", "enabled = false\naccess = ", 1);
+    fs::write(&path, closed).expect("written");
+    let before = hashes(&auth);
+    let outcome = verify(&auth, b"alice", b"one");
+    assert_eq!(outcome, Outcome::Refused(Reason::Disabled));
+    assert_eq!(hashes(&auth), before + 1);
 }
 
 #[test]

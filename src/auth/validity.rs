@@ -126,6 +126,11 @@ fn expiry(value: &Value<'_>) -> Result<Timestamp, Wrong> {
     })
 }
 
+/// Whether a text is one of `hours`.
+pub(super) fn check_hours(text: &str) -> Result<(), String> {
+    Hours::parse(text).map(drop)
+}
+
 impl Hours {
     /// `mon-fri 08:00-18:00`, `sat,sun 22:00-06:00`, `06:00-24:00`.
     fn parse(text: &str) -> Result<Self, String> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::{Gid, Group, Pid, Uid, User};
+use nix::unistd::{AccessFlags, Gid, Group, Pid, Uid, User, access};
 
 use crate::auth::{Authenticator, Identity};
 use crate::config::{CPUS_MAX, Config, Database, Host, PortRange, Problem, SourceKind, Users};
@@ -136,12 +136,42 @@ impl Survey {
         }
     }
 
+    /// Whether the server can keep the figures of whoever has a quota or a volume.
+    fn state(&mut self, config: &Config, account: Option<(Uid, Gid)>, who: &str) {
+        let directory = &config.users.state;
+        let reason = match fs::metadata(directory) {
+            Err(error) => error.to_string(),
+            Ok(metadata) if !metadata.is_dir() => "not a directory".to_owned(),
+            Ok(metadata) => match account {
+                Some((uid, gid)) if !may(&metadata, uid, gid, 0o3) => {
+                    "server.user may not write there".to_owned()
+                }
+                None if access(directory, AccessFlags::W_OK | AccessFlags::X_OK).is_err() => {
+                    "not writable for the server".to_owned()
+                }
+                _ => return,
+            },
+        };
+        let message = format!(
+            "{}: {reason}; {who} has a quota or a volume",
+            directory.display()
+        );
+        let owner = account.map_or_else(String::new, |(uid, gid)| format!(" -o {uid} -g {gid}"));
+        let hint = format!(
+            "install -d -m 700{owner} {}; until then uploads under a quota fail",
+            directory.display()
+        );
+        let problem = Problem::new("users.state", message);
+        self.warnings.push(problem.hint(hint));
+    }
+
     fn users(&mut self, config: &Config, account: Option<(Uid, Gid)>) {
         let of_hosts = config.hosts.iter();
         let of_hosts = of_hosts.filter(|host| host.users != config.users);
         let of_hosts = of_hosts.map(|host| (host.name.as_str(), &host.users));
         let all: Vec<(&str, &Users)> = of_hosts.chain([("", &config.users)]).collect();
         let authenticator = Authenticator::new(config);
+        let mut counted: Option<Identity> = None;
         for listed in authenticator.users() {
             // Whoever has the same users has been looked at.
             if !all.iter().any(|(host, _)| *host == listed.host) {
@@ -152,7 +182,10 @@ impl Survey {
             }
             let key = format!("{}{}", section(&listed.host), listed.source.key());
             match listed.users {
-                Ok(users) => self.roots(&key, &users),
+                Ok(users) => {
+                    self.roots(&key, &users);
+                    counted = counted.or_else(|| users.into_iter().find(is_counted));
+                }
                 // It may be on its way up as well, and the server tries again for each login.
                 Err(reason) if listed.source == SourceKind::Database => {
                     let hint = "until it answers, nobody of it can log in";
@@ -160,6 +193,13 @@ impl Survey {
                 }
                 Err(reason) => self.problems.push(Problem::new(key, reason)),
             }
+        }
+        let anonymous = config.anonymous.enabled
+            && (config.anonymous.quota.are_set() || config.anonymous.allowance.volume.are_set());
+        match counted {
+            Some(user) => self.state(config, account, &user.name),
+            None if anonymous => self.state(config, account, "anonymous"),
+            None => {}
         }
         for (host, users) in all.into_iter().filter(|(_, users)| users.enabled) {
             self.files(&section(host), users, account);
@@ -194,7 +234,8 @@ impl Survey {
             _ => ("database_password_file", &users.database_password_file),
         };
         let ca = ("database_ca", &users.database_ca);
-        for (key, path) in [database, ca, ("file", &users.file)] {
+        let files = [("file", &users.file), ("htpasswd", &users.htpasswd)];
+        for (key, path) in [database, ca].into_iter().chain(files) {
             self.readable(&format!("{section}users.{key}"), path, account);
         }
     }
@@ -274,14 +315,24 @@ fn not_a_directory(path: &Path) -> Option<String> {
 
 /// Whether the file's mode lets this user read it; ACLs and the directories above aside.
 fn readable(metadata: &fs::Metadata, uid: Uid, gid: Gid) -> bool {
-    let bit = if metadata.uid() == uid.as_raw() {
-        0o400
+    may(metadata, uid, gid, 0o4)
+}
+
+/// Whether an account has all of these permissions (4: read, 2: write, 1: search).
+fn may(metadata: &fs::Metadata, uid: Uid, gid: Gid, permissions: u32) -> bool {
+    let shift = if metadata.uid() == uid.as_raw() {
+        6
     } else if metadata.gid() == gid.as_raw() {
-        0o040
+        3
     } else {
-        0o004
+        0
     };
-    metadata.mode() & bit != 0
+    metadata.mode() >> shift & permissions == permissions
+}
+
+/// Whether figures of a user are kept.
+fn is_counted(user: &Identity) -> bool {
+    user.quota.are_set() || user.allowance.is_some_and(|it| it.volume.are_set())
 }
 
 /// The part of `ports` within the kernel's range for outgoing connections, unless all of that is

@@ -158,6 +158,7 @@ impl Default for Users {
             enabled: true,
             sources: vec![SourceKind::File],
             file: PathBuf::from("/etc/ringftpd/users.toml"),
+            htpasswd: PathBuf::new(),
             program: PathBuf::new(),
             http: String::new(),
             database: None,

@@ -123,6 +123,7 @@ pub const KEYS: Schema = &[
             "enabled",
             "sources",
             "file",
+            "htpasswd",
             "program",
             "http",
             "database",

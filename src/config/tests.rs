@@ -165,6 +165,11 @@ fn every_key_has_an_effect() {
         ("users", "file", "\"/x\""),
         (
             "users",
+            "htpasswd",
+            "\"/x\"\nsources = [\"file\", \"htpasswd\"]",
+        ),
+        (
+            "users",
             "program",
             "\"/x\"\nsources = [\"file\", \"program\"]",
         ),

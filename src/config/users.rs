@@ -34,6 +34,8 @@ pub struct Anonymous {
 pub enum SourceKind {
     /// The users file.
     File,
+    /// A file of names and hashes.
+    Htpasswd,
     /// A program that is run for each login.
     Program,
     /// A web service that is asked for each login.
@@ -51,6 +53,7 @@ impl SourceKind {
     /// All of them, with their names.
     const NAMES: &[(&str, Self)] = &[
         ("file", Self::File),
+        ("htpasswd", Self::Htpasswd),
         ("program", Self::Program),
         ("http", Self::Http),
         ("shadow", Self::Shadow),
@@ -62,7 +65,7 @@ impl SourceKind {
     /// Whether its users are accounts of this host, and act as such.
     pub fn is_of_host(self) -> bool {
         match self {
-            Self::File | Self::Program | Self::Http | Self::Database => false,
+            Self::File | Self::Htpasswd | Self::Program | Self::Http | Self::Database => false,
             Self::Shadow => true,
             #[cfg(feature = "pam")]
             Self::Pam => true,
@@ -79,6 +82,7 @@ impl SourceKind {
     pub fn key(self) -> &'static str {
         match self {
             Self::File => "users.file",
+            Self::Htpasswd => "users.htpasswd",
             Self::Program => "users.program",
             Self::Http => "users.http",
             Self::Database => "users.database",
@@ -98,6 +102,8 @@ pub struct Users {
     pub sources: Vec<SourceKind>,
     /// The file that `ringftpd user` writes; absolute.
     pub file: PathBuf,
+    /// The file of [`SourceKind::Htpasswd`]; absolute, or empty.
+    pub htpasswd: PathBuf,
     /// The program of [`SourceKind::Program`]; absolute, or empty.
     pub program: PathBuf,
     /// The address of [`SourceKind::Http`]: `http://…`, or empty.
@@ -162,6 +168,7 @@ impl Users {
         section.read("enabled", &mut self.enabled, units::switch);
         section.read("sources", &mut self.sources, sources);
         section.read("file", &mut self.file, units::absolute_path);
+        section.read("htpasswd", &mut self.htpasswd, path_or_none);
         section.read("program", &mut self.program, path_or_none);
         section.read("http", &mut self.http, web_address);
         section.read("database", &mut self.database, Database::read);
@@ -193,6 +200,7 @@ impl Users {
     pub fn places(&self) -> String {
         let place = |kind: &SourceKind| match kind {
             SourceKind::File => self.file.display().to_string(),
+            SourceKind::Htpasswd => self.htpasswd.display().to_string(),
             SourceKind::Program => self.program.display().to_string(),
             SourceKind::Shadow => "the host's shadow file".to_owned(),
             #[cfg(feature = "pam")]
@@ -212,6 +220,9 @@ impl Users {
     pub(super) fn forget_unused_places(&mut self, inherited: &Self) {
         let asks = |kind| self.sources.contains(&kind);
         let (program, http) = (asks(SourceKind::Program), asks(SourceKind::Http));
+        if !asks(SourceKind::Htpasswd) && self.htpasswd == inherited.htpasswd {
+            self.htpasswd = PathBuf::new();
+        }
         let database = asks(SourceKind::Database);
         if !program && self.program == inherited.program {
             self.program = PathBuf::new();
@@ -229,6 +240,11 @@ impl Users {
     /// What a source needs and does not have; `section` is where these users are written.
     pub(super) fn contradictions(&self, section: &str) -> Vec<Problem> {
         let needs = [
+            (
+                SourceKind::Htpasswd,
+                self.htpasswd.as_os_str().is_empty(),
+                "htpasswd",
+            ),
             (
                 SourceKind::Program,
                 self.program.as_os_str().is_empty(),
@@ -421,7 +437,7 @@ mod tests {
                 "2:11",
                 &[
                     "\"fiel\" is no source of users",
-                    "sources are file, program, http, shadow",
+                    "sources are file, htpasswd, program, http, shadow",
                 ],
             ),
             (

@@ -103,6 +103,11 @@ pub struct Host {
 }
 
 impl Settings {
+    /// Whether TLS begins with the first byte there.
+    pub fn begins_with_tls(&self, listener: usize) -> bool {
+        self.tls_starts.get(listener) == Some(&TlsStart::Implicit)
+    }
+
     /// The TLS of a listener at which it begins with the first byte.
     pub(super) fn implicit_tls(&self, listener: usize) -> Option<&Arc<Tls>> {
         let start = self.tls_starts.get(listener);
@@ -229,7 +234,12 @@ impl Core {
         Rc::clone(&*self.settings.borrow())
     }
 
-    /// Goes on with other settings. Sessions keep their limits.
+    /// How many commands a session may send in a second; 0: any number.
+    pub(super) fn commands_per_second(&self) -> u32 {
+        self.settings.borrow().commands_per_second
+    }
+
+    /// Goes on with other settings. Sessions keep their timeouts and rights.
     pub fn set_settings(&self, settings: Settings) {
         self.settings.replace(Rc::new(settings));
     }

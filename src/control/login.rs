@@ -151,7 +151,8 @@ impl Connection {
         let member = match member {
             Ok(member) => member,
             Err(limit) => {
-                tracing::warn!(peer = %self.card.peer(), user = name, ?limit, "login refused: too many sessions");
+                let (peer, limit_name) = (self.card.peer(), limit.name());
+                tracing::warn!(%peer, user = name, limit = limit_name, "login refused: too many sessions");
                 return match limit {
                     Limit::SessionsPerHost => Verdict::HostFull,
                     _ => Verdict::TooMany,

@@ -319,6 +319,11 @@ impl Connection {
 
     /// Counts a command that is not part of a transfer.
     fn count_command(&mut self) {
+        let per_second = self.core.commands_per_second();
+        let is_kept = self.tempo.as_ref().map_or(0, |tempo| tempo.per_second()) == per_second;
+        if !is_kept {
+            self.tempo = Tempo::new(per_second, Instant::now()).map(Box::new);
+        }
         let Some(tempo) = &mut self.tempo else { return };
         let now = Instant::now();
         tempo.count(now);

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::running::{Label, Running, Shared};
 use super::{Connection, Core, Load, Phase, Tree, hang_up};
+use crate::auth::Counts;
 use crate::config::Announce;
 use crate::data::pool::{Request as PortRequest, Reservation};
 use crate::proto::argument::TypeCode;
@@ -86,7 +87,21 @@ impl Connection {
     }
 
     fn verified(&mut self, verdict: Verdict) -> Option<Action> {
+        let (is_wrong, is_unknown) = match &verdict {
+            Verdict::Refused => (true, false),
+            Verdict::Unavailable => (false, true),
+            _ => (false, false),
+        };
         let next = self.session.handle(Event::Verified(verdict));
+        if is_unknown {
+            Counts::add(&self.core.authenticator.counts().unavailable);
+        }
+        if is_wrong && next.is_some() {
+            let limit = Limit::LoginAttempts;
+            self.core.throttle.hits.count(limit);
+            let peer = self.card.peer();
+            tracing::warn!(%peer, limit = limit.name(), "too many wrong logins: the session ends");
+        }
         // Elsewhere it has been written down with the host's name, by `enter`.
         if self.session.host().is_empty() {
             let user = self.session.shared_user();

@@ -34,6 +34,9 @@ pub struct LoginReport {
     pub refused: u64,
     /// Logins refused, whatever they brought, in a lockout.
     pub locked_out: u64,
+    /// Logins that could not be judged.
+    #[serde(default)]
+    pub unavailable: u64,
     /// Password hashes computed.
     pub hashes: u64,
     /// Passwords found right without a hash.

@@ -244,6 +244,7 @@ fn login_report(counts: &Counts) -> LoginReport {
         accepted: Counts::get(&counts.accepted),
         refused: Counts::get(&counts.refused),
         locked_out: Counts::get(&counts.locked_out),
+        unavailable: Counts::get(&counts.unavailable),
         hashes: Counts::get(&counts.hashes),
         remembered: Counts::get(&counts.remembered),
     }

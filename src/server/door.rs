@@ -119,7 +119,7 @@ impl Door {
                 Ok((socket, peer)) => self.receive(socket, peer, listener),
                 Err(error) if sys::is_out_of_descriptors(&error) => {
                     if let Some((socket, peer)) = self.spare.take_one(&listening) {
-                        self.refuse(&socket, peer.ip(), Refusal::Full);
+                        self.refuse(&socket, listener, peer.ip(), Refusal::Full);
                     }
                     self.spare.restore();
                     tracing::error!(
@@ -153,7 +153,7 @@ impl Door {
             return;
         }
         if self.unannounced.get() >= UNANNOUNCED_MAX {
-            self.refuse(&socket, peer.ip(), Refusal::Full);
+            self.refuse(&socket, listener, peer.ip(), Refusal::Full);
             return;
         }
         self.unannounced.set(self.unannounced.get() + 1);
@@ -194,7 +194,7 @@ impl Door {
         let ticket = match entered {
             Ok(ticket) => ticket,
             Err(refusal) => {
-                self.refuse(&arrival.socket, arrival.client, refusal);
+                self.refuse(&arrival.socket, arrival.listener, arrival.client, refusal);
                 return;
             }
         };
@@ -232,11 +232,16 @@ impl Door {
     }
 
     /// Says why a client is not served; its connection is about to be closed.
-    fn refuse(&self, socket: &OwnedFd, client: IpAddr, refusal: Refusal) {
+    fn refuse(&self, socket: &OwnedFd, listener: usize, client: IpAddr, refusal: Refusal) {
         self.core.throttle.hits.count(refusal.limit());
         // A flood of connections must not be one of log lines, too.
         if let Some(unsaid) = self.refusals.say(Instant::now()) {
-            tracing::warn!(%client, ?refusal, unsaid, "control connection refused");
+            let limit = refusal.limit().name();
+            tracing::warn!(peer = %client, limit, unsaid, "control connection refused");
+        }
+        // It would be taken for a broken handshake.
+        if self.core.settings().begins_with_tls(listener) {
+            return;
         }
         // Should it not fit into an empty socket buffer, closing is answer enough.
         let _ = sys::socket::send(socket, refusal.reply());

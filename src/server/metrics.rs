@@ -94,12 +94,14 @@ fn logins(page: &mut Page, report: &Report) {
     page.family(
         "ringftpd_logins",
         "counter",
-        "Logins by what became of them; locked_out ones were refused whatever they brought.",
+        "Logins by what became of them; locked_out ones were refused whatever they brought, unavailable \
+         ones could not be judged.",
     );
     for (result, count) in [
         ("accepted", logins.accepted),
         ("refused", logins.refused),
         ("locked_out", logins.locked_out),
+        ("unavailable", logins.unavailable),
     ] {
         page.sample("_total", &[("result", &result)], count);
     }

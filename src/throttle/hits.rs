@@ -23,11 +23,13 @@ pub enum Limit {
     MinFree,
     /// `volume` of a user, or one of its directions.
     Volume,
+    /// `limits.login_attempts`.
+    LoginAttempts,
 }
 
 impl Limit {
     /// All of them, with their names in the metrics.
-    pub const ALL: [(Self, &str); 8] = [
+    pub const ALL: [(Self, &str); 9] = [
         (Self::Sessions, "sessions"),
         (Self::SessionsPerIp, "sessions_per_ip"),
         (Self::SessionsPerUser, "sessions_per_user"),
@@ -36,7 +38,13 @@ impl Limit {
         (Self::CommandsPerSecond, "commands_per_second"),
         (Self::MinFree, "min_free"),
         (Self::Volume, "volume"),
+        (Self::LoginAttempts, "login_attempts"),
     ];
+
+    /// What it is called in metrics and in the log.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 /// Counts since the start.

@@ -361,6 +361,7 @@ impl Drop for Pace {
 /// How fast the commands of one session may come.
 #[derive(Debug)]
 pub struct Tempo {
+    per_second: u32,
     base: Instant,
     events: Events,
     state: Duration,
@@ -371,11 +372,17 @@ impl Tempo {
     /// So many in a second; `None` for 0, which is no limit.
     pub fn new(per_second: u32, now: Instant) -> Option<Self> {
         Some(Self {
+            per_second,
             base: now,
             events: Events::new(per_second, Duration::from_secs(1))?,
             state: Duration::ZERO,
             is_told: false,
         })
+    }
+
+    /// How many may come in a second.
+    pub fn per_second(&self) -> u32 {
+        self.per_second
     }
 
     /// A command has come.

@@ -1,9 +1,9 @@
-//! The users file: read as a whole, read again when it has changed.
+//! Files of users: read as a whole, read again when they have changed.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,35 +13,55 @@ use super::super::users::{FILE_LENGTH_MAX, UserList};
 use crate::sys;
 
 /// The users file as it is now.
+pub(in crate::auth) type UsersFile = Watched<UserList>;
+
+/// A file as it is now.
 #[derive(Debug)]
-pub(in crate::auth) struct UsersFile {
+pub(in crate::auth) struct Watched<T> {
     path: PathBuf,
-    last: Mutex<Option<Loaded>>,
+    /// Of a text, with the name that errors have for the file.
+    parse: fn(&str, &str) -> Result<T, String>,
+    last: Mutex<Option<Loaded<T>>>,
 }
 
 #[derive(Debug)]
-struct Loaded {
+struct Loaded<T> {
     stamp: Stamp,
     /// Shared, because a refusal is repeated as often as somebody tries to log in.
-    users: Result<Arc<UserList>, String>,
+    content: Result<Arc<T>, String>,
     /// The host's time zone, which takes reading a file too.
     zone: TimeZone,
     looked: Instant,
 }
 
 impl UsersFile {
-    pub(in crate::auth) fn new(path: PathBuf) -> Self {
+    /// The users file at this path.
+    pub(in crate::auth) fn of_users(path: PathBuf) -> Self {
+        Self::new(path, |text, name| {
+            let users = UserList::parse(text, name)?;
+            // Now, not when the first unknown name comes, which it would delay.
+            users.usual();
+            let count = users.iter().count();
+            tracing::info!(file = name, users = count, "users file read");
+            Ok(users)
+        })
+    }
+}
+
+impl<T: Default> Watched<T> {
+    pub(in crate::auth) fn new(path: PathBuf, parse: fn(&str, &str) -> Result<T, String>) -> Self {
         Self {
             path,
+            parse,
             last: Mutex::new(None),
         }
     }
 
-    /// The users; read again if the file has changed. A file that does not exist has none.
+    /// What it holds; read again if the file has changed. A file that does not exist holds nothing.
     ///
     /// A file that cannot be read or understood lets nobody in, not even with what was read
     /// before: the change may have been meant to lock somebody out.
-    pub(in crate::auth) fn current(&self) -> Result<Arc<UserList>, String> {
+    pub(in crate::auth) fn current(&self) -> Result<Arc<T>, String> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -57,31 +77,25 @@ impl UsersFile {
         if let Some(loaded) = last.as_mut().filter(|loaded| loaded.stamp == stamp) {
             loaded.zone = TimeZone::system();
             loaded.looked = Instant::now();
-            return loaded.users.clone();
+            return loaded.content.clone();
         }
-        let users = read(file, &self.path).map(Arc::new);
-        if let Ok(users) = &users {
-            let count = users.iter().count();
-            // Now, not when the first unknown name comes, which it would delay.
-            users.usual();
-            tracing::info!(file = %self.path.display(), users = count, "users file read");
-        }
+        let content = self.read(file).map(Arc::new);
         *last = stamp.settled(&metadata).then(|| Loaded {
             stamp,
-            users: users.clone(),
+            content: content.clone(),
             zone: TimeZone::system(),
             looked: Instant::now(),
         });
-        users
+        content
     }
 
-    /// The users, with the time zone, if they are known to be those of the file as it is now. Never
+    /// The content, with the time zone, if it is known to be that of the file as it is now. Never
     /// waits, neither for a disk nor for a worker: fit for a core.
     ///
     /// The file's attributes are looked at on the spot, so that a change counts with the next login.
     /// That is enough for a local file system. Another host's may answer from what it remembers: hence
     /// a worker must have opened the file not long ago, too.
-    pub(in crate::auth) fn unchanged(&self) -> Option<(Arc<UserList>, TimeZone)> {
+    pub(in crate::auth) fn unchanged(&self) -> Option<(Arc<T>, TimeZone)> {
         let found = sys::file::find_cached(&self.path).and_then(|file| file.metadata());
         let stamp = Stamp::of(&found.ok()?);
         // Who holds the lock may be reading the file.
@@ -89,25 +103,24 @@ impl UsersFile {
         let loaded = last
             .as_ref()
             .filter(|loaded| loaded.stamp == stamp && loaded.looked.elapsed() < LOOKED_MAX)?;
-        let users = loaded.users.as_ref().ok()?;
-        Some((Arc::clone(users), loaded.zone.clone()))
+        let content = loaded.content.as_ref().ok()?;
+        Some((Arc::clone(content), loaded.zone.clone()))
+    }
+
+    fn read(&self, file: File) -> Result<T, String> {
+        let mut text = String::new();
+        let name = self.path.display().to_string();
+        match file.take(FILE_LENGTH_MAX + 1).read_to_string(&mut text) {
+            Ok(length) if length as u64 > FILE_LENGTH_MAX => {
+                Err(format!("{name}: larger than {} MiB", FILE_LENGTH_MAX >> 20))
+            }
+            Ok(_) => (self.parse)(&text, &name),
+            Err(error) => Err(self.failure(&error)),
+        }
     }
 
     fn failure(&self, error: &io::Error) -> String {
         format!("{}: {error}", self.path.display())
-    }
-}
-
-/// Reads and parses an open users file.
-fn read(file: File, path: &Path) -> Result<UserList, String> {
-    let mut text = String::new();
-    let name = path.display().to_string();
-    match file.take(FILE_LENGTH_MAX + 1).read_to_string(&mut text) {
-        Ok(length) if length as u64 > FILE_LENGTH_MAX => {
-            Err(format!("{name}: larger than {} MiB", FILE_LENGTH_MAX >> 20))
-        }
-        Ok(_) => UserList::parse(&text, &name),
-        Err(error) => Err(format!("{name}: {error}")),
     }
 }
 

@@ -4,6 +4,7 @@ mod accounts;
 mod database;
 mod file;
 mod hook;
+mod htpasswd;
 mod http;
 #[cfg(feature = "pam")]
 mod pam;
@@ -20,6 +21,7 @@ use super::{Identity, Reason, StoredHash};
 use crate::config::SourceKind;
 pub(super) use database::OfDatabase;
 pub(super) use file::UsersFile;
+pub(super) use htpasswd::OfHtpasswd;
 pub(super) use http::Http;
 #[cfg(feature = "pam")]
 pub(super) use pam::Pam;

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use toml::{Table, Value};
 
 use super::{EXIT_FAILED, Failure, print, print_while_read};
-use crate::auth::import::{self, Format, Imported};
+use crate::auth::import::{self, Format, Imported, Restrictions};
 use crate::auth::store::{Change, Entry, Store, StoreError};
 use crate::auth::{NameError, User, UserName, keys_of};
 use crate::config::rights;
@@ -257,7 +257,13 @@ pub(super) fn run(args: UserArgs) -> Result<(), Failure> {
             dry_run,
         } => {
             let text = std::fs::read_to_string(&from).map_err(|error| {
-                Failure::usage(format!("ringftpd: {}: {error}", from.display()))
+                let hint = match error.kind() {
+                    std::io::ErrorKind::InvalidData => {
+                        "; of a database made by db_load, give the text that it was made from"
+                    }
+                    _ => "",
+                };
+                Failure::usage(format!("ringftpd: {}: {error}{hint}", from.display()))
             })?;
             let home = |name: &UserName| {
                 let root = root.as_ref()?;
@@ -374,9 +380,16 @@ fn take_over(
         refused,
         dropped,
     } = imported;
-    let entry = |user: User| match keys_of(&user) {
-        Ok(keys) => Ok((user.name, keys)),
-        Err(root) => Err(not_utf8(&root)),
+    let entry = |(user, restrictions): (User, Restrictions)| {
+        let mut keys = keys_of(&user).map_err(|root| not_utf8(&root))?;
+        let Restrictions { networks, hours } = restrictions;
+        for (key, list) in [("networks", networks), ("hours", hours)] {
+            if !list.is_empty() {
+                let list = list.into_iter().map(Value::String).collect();
+                keys.insert(key.to_owned(), Value::Array(list));
+            }
+        }
+        Ok::<_, Failure>((user.name, keys))
     };
     let users = users.into_iter().map(entry).collect::<Result<_, _>>()?;
     let mut told = String::new();

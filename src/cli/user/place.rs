@@ -10,7 +10,7 @@ use nix::unistd::{Group, Uid, User as Account};
 use crate::auth::Access;
 use crate::auth::store::{DatabaseStore, FileStore, Readers, Store};
 use crate::cli::Failure;
-use crate::config::{Config, Database, SourceKind};
+use crate::config::{Config, Database, SourceKind, Users};
 
 #[derive(Args, Debug)]
 pub(super) struct PlaceArgs {
@@ -18,8 +18,12 @@ pub(super) struct PlaceArgs {
     #[arg(long, global = true, value_enum)]
     store: Option<Kind>,
 
+    /// The users of a virtual host, by the NAME of its section [host.NAME]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["file", "database"])]
+    host: Option<String>,
+
     /// The users file [default: users.file of the configuration]
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "config")]
+    #[arg(long, global = true, value_name = "FILE")]
     file: Option<PathBuf>,
 
     /// The database: sqlite:/PATH or postgresql://… [default: users.database of the configuration]
@@ -66,31 +70,37 @@ impl PlaceArgs {
 
     /// The store of this kind.
     pub(super) fn store_of(&self, kind: Kind) -> Result<Box<dyn Store>, Failure> {
-        if kind == Kind::File
-            && let Some(file) = &self.file
-        {
-            return Ok(Box::new(FileStore::new(absolute(file)?, Readers::Owner)));
-        }
         let config = self.config()?;
+        let users = self.users(&config)?;
         let file = match &self.file {
             Some(file) => absolute(file)?,
-            None => config.users.file.clone(),
+            None => users.file.clone(),
         };
         if kind == Kind::File {
-            let readers = readers(&config, &file);
+            let is_known = all_users(&config).any(|users| users.file == file);
+            let readers = match is_known {
+                true => readers(&config, &file),
+                false => Readers::Owner,
+            };
             return Ok(Box::new(FileStore::new(file, readers)));
         }
         let access = match &self.database {
-            Some(url) => Some(self.access(url, config.users.source_timeout)?),
-            None => Access::of(&config.users),
+            Some(url) => Some(self.access(url, users.source_timeout)?),
+            None => Access::of(users),
         };
         let Some(access) = access else {
             let text = "ringftpd: no database: set users.database, or name one by --database URL";
             return Err(Failure::usage(text));
         };
         let readers = match &access.database {
-            Database::Sqlite(path) if self.database.is_none() => readers(&config, path),
-            _ => Readers::Owner,
+            Database::Sqlite(path) => {
+                let mut known = all_users(&config);
+                match known.any(|users| users.database.as_ref() == Some(&access.database)) {
+                    true => readers(&config, path),
+                    false => Readers::Owner,
+                }
+            }
+            Database::PostgreSql(_) => Readers::Owner,
         };
         Ok(Box::new(DatabaseStore::new(access, readers, file)))
     }
@@ -112,7 +122,8 @@ impl PlaceArgs {
     }
 
     fn first_source(&self) -> Result<Kind, Failure> {
-        let sources = self.config()?.users.sources;
+        let config = self.config()?;
+        let sources = &self.users(&config)?.sources;
         let kind = sources.iter().find_map(|source| match source {
             SourceKind::File => Some(Kind::File),
             SourceKind::Database => Some(Kind::Database),
@@ -126,6 +137,24 @@ impl PlaceArgs {
         })
     }
 
+    /// Whose users are meant: the server's, or a host's.
+    fn users<'c>(&self, config: &'c Config) -> Result<&'c Users, Failure> {
+        let Some(name) = &self.host else {
+            return Ok(&config.users);
+        };
+        let host = config.hosts.iter().find(|host| host.name == *name);
+        host.map(|host| &host.users).ok_or_else(|| {
+            let names: Vec<&str> = config.hosts.iter().map(|host| &*host.name).collect();
+            let names = match names.is_empty() {
+                true => "it has none".to_owned(),
+                false => format!("it has {}", names.join(", ")),
+            };
+            Failure::usage(format!(
+                "ringftpd: --host: the configuration has no section [host.{name}]; {names}"
+            ))
+        })
+    }
+
     fn config(&self) -> Result<Config, Failure> {
         let default = Path::new(Config::DEFAULT_PATH);
         match &self.config {
@@ -134,6 +163,12 @@ impl PlaceArgs {
             None => Ok(Config::default()),
         }
     }
+}
+
+/// Of the server and of all its hosts.
+fn all_users(config: &Config) -> impl Iterator<Item = &Users> {
+    let of_hosts = config.hosts.iter().map(|host| &host.users);
+    of_hosts.chain([&config.users])
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {

@@ -195,7 +195,7 @@ fn pure_ftpd(line: &str, dropped: &mut BTreeMap<&'static str, usize>) -> Result<
             sessions: sessions.and_then(|sessions| u32::try_from(sessions).ok()),
             volume: VolumeLimits::default(),
         },
-        restrictions: pure_ftpd_restrictions(name, &rest.get(7..).unwrap_or_default())?,
+        restrictions: pure_ftpd_restrictions(name, rest.get(7..).unwrap_or_default())?,
         ..Account::new(name, hash(text)?)
     };
     let is_set = |index: usize| rest.get(index).is_some_and(|field| !field.is_empty());

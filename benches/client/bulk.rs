@@ -54,6 +54,10 @@ pub(crate) fn receive(
                 if before < last && transfer.moved >= last {
                     woken_for(wire, 1)?;
                 }
+                // Nothing else need come to wake this side.
+                if wire.is_over() {
+                    transfer.close()?;
+                }
             }
         }
         match transfer.moved <= size {

@@ -91,6 +91,12 @@ impl Wire {
         }
     }
 
+    /// Whether the other side has said, in TLS, that nothing more comes.
+    pub(crate) fn is_over(&self) -> bool {
+        let protection = self.protection.as_ref();
+        protection.is_some_and(|protection| protection.channel.is_over)
+    }
+
     /// Sends without waiting: what could be sent, or has been encrypted and will be.
     pub(crate) fn send_some(&mut self, bytes: &[u8]) -> Result<usize> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;

@@ -33,8 +33,7 @@ class Server:
         # What has been seen to be right already, and what was learned about it.
         self.verified, self.listing_sorted, self.asks_password = set(), None, True
         self.passive_asked = self.passive_refused = 0
-        # By whether it is with TLS.
-        self.per_session = {}
+        self.per_session = None
         # How it runs; version and cipher that were agreed upon, and handshakes of data connections.
         self.over_tls, self.no_tls, self.protocol = False, no_tls, None
         self.full = self.resumed = 0

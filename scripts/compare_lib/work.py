@@ -193,9 +193,12 @@ class Idle:
 
 def _must_bear(bench, target, count):
     """Raises Unavailable if so many sessions are too much for this machine, judged by 1000."""
-    if target.over_tls not in target.per_session:
-        target.per_session[target.over_tls] = _per_session(bench, target)
-    reason = limits.refusal(count, target.per_session[target.over_tls])
+    if count <= sum(_SAMPLES):
+        # It would be tried by trying it.
+        return
+    if target.per_session is None:
+        target.per_session = _per_session(bench, target)
+    reason = limits.refusal(count, target.per_session)
     if reason:
         raise Unavailable(reason)
 

@@ -162,6 +162,76 @@ fn latencies_and_requests_are_told() {
     assert_eq!(told["password_asked"], true);
     let told = stage.go("command --sessions 2", "0");
     assert_eq!(told["latency"], Value::Null);
+    assert_eq!(told["handshakes"], Value::Null);
+}
+
+#[test]
+fn every_kind_of_work_is_done_over_tls() {
+    let setup = Setup::new()
+        .tls()
+        .set("tls.policy", "\"require-data\"")
+        .set("tls.data_resumption", "\"require\"");
+    let stage = Stage::of(setup);
+    for (version, cipher) in [("1.2", TLS12_CIPHER), ("1.3", TLS13_CIPHER)] {
+        let go = |arguments: &str| stage.go(&format!("--tls {version} {arguments}"), "0");
+        let shaken = |arguments: &str, full: u64, resumed: u64| {
+            let shaken = &go(arguments)["handshakes"];
+            assert_eq!(shaken["full"], full, "{version} {arguments}");
+            assert_eq!(shaken["resumed"], resumed, "{version} {arguments}");
+            assert_eq!(shaken["cipher"], cipher);
+            let name = format!("TLSv{}", version.replace('.', "_"));
+            assert_eq!(shaken["version"], name);
+        };
+        shaken("login --sessions 3", 3, 0);
+        shaken("command --sessions 5", 0, 0);
+        shaken("probe --what noop", 0, 0);
+        shaken("list --verb MLSD --directory /names", 0, 1);
+        for via in Via::ALL.map(Via::name) {
+            for (name, size) in [("small", 4100), ("big", BIG)] {
+                let what = format!("--via {via} --size {size} --file");
+                shaken(&format!("retr --sessions 3 {what} {name}"), 0, 3);
+                shaken(
+                    &format!("stor --sessions 2 {what} {version}-{via}-{name}"),
+                    0,
+                    2,
+                );
+                let path = stage.server.path(&format!("{version}-{via}-{name}1"));
+                let check = format!("check --size {size} --path {}", path.display());
+                stage.load(&check, "").success();
+            }
+        }
+        let verify = format!("--tls {version} verify --file big --size {BIG}");
+        stage.load(&verify, "").success();
+        // Two begin, and those that end begin again.
+        let slow = "slow --sessions 2 --file small --size 4100 --rate 100000";
+        let slow = stage.go(&format!("--tls {version} {slow}"), "0.5");
+        let units = slow["units"].as_u64().expect("a number");
+        assert!((8..50).contains(&units), "{units} downloads");
+        assert_eq!(slow["handshakes"]["resumed"], units);
+    }
+}
+
+#[test]
+fn certificates_are_made() {
+    let setup = Setup::new();
+    let path = setup.folder().join("made.pem");
+    let made = Command::new(program())
+        .args(["certify", "--path"])
+        .arg(&path)
+        .output();
+    assert!(made.expect("the program").status.success());
+    let stage = Stage::of(setup.set("tls.certificates", format!("[{path:?}]")));
+    let told = stage.go("--tls 1.3 login --sessions 1", "0");
+    assert_eq!(told["units"], 1);
+}
+
+#[test]
+fn a_session_that_is_not_resumed_is_counted() {
+    let stage = Stage::of(Setup::new().tls().set("tls.data_resumption", "\"off\""));
+    let retr = "--tls 1.3 retr --sessions 2 --via epsv --file small --size 4100";
+    let told = stage.go(retr, "0");
+    assert_eq!(told["handshakes"]["full"], 2);
+    assert_eq!(told["handshakes"]["resumed"], 0);
 }
 
 #[test]
@@ -201,6 +271,7 @@ fn what_is_wrong_is_told() {
         "more",
     );
     wrong("list --verb NLST --directory /names --bytes 1", "bytes");
+    wrong("--tls 1.3 command --sessions 1", "AUTH TLS: 502");
     wrong("verify --file small --size 4101", "4100 bytes");
     wrong("verify --file other --size 4100", "byte 0");
 }
@@ -238,7 +309,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let server = Setup::new()
+        Self::of(Setup::new())
+    }
+
+    fn of(setup: Setup) -> Self {
+        let server = setup
             .set("data.passive_ports", format!("\"{}\"", passive_ports(32)))
             .start();
         for (name, size) in [("small", 4100), ("big", BIG)] {
@@ -291,6 +366,9 @@ fn program() -> PathBuf {
     );
     program
 }
+
+const TLS12_CIPHER: &str = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+const TLS13_CIPHER: &str = "TLS13_AES_128_GCM_SHA256";
 
 /// More than a MiB, so by epoll, and no multiple of anything.
 const BIG: usize = 3_000_001;

@@ -1,15 +1,12 @@
 //! Many big transfers at once, by one epoll.
 
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{MsgFlags, SetSockOpt, send};
+use nix::sys::socket::{MsgFlags, SetSockOpt};
 
-use super::data::recv_discard;
-use super::{Doing, Error, Result};
+use super::{Doing, Error, Result, Wire};
 
 // There is none in socket2 and nix.
 nix::setsockopt_impl!(
@@ -26,7 +23,7 @@ struct ReceiveLowWater;
 #[derive(Debug)]
 pub(crate) struct Transfer {
     /// Until it has ended.
-    pub(crate) stream: Option<TcpStream>,
+    pub(crate) wire: Option<Wire>,
     pub(crate) moved: u64,
 }
 
@@ -38,24 +35,41 @@ pub(crate) fn receive(
     sink: &mut [u8],
     deadline: Duration,
 ) -> Result<()> {
-    let lowat = i32::try_from(lowat).doing("SO_RCVLOWAT")?;
-    for stream in transfers.iter().filter_map(|t| t.stream.as_ref()) {
-        ReceiveLowWater.set(stream, &lowat).doing("SO_RCVLOWAT")?;
+    for wire in transfers.iter().filter_map(|t| t.wire.as_ref()) {
+        woken_for(wire, lowat)?;
     }
     each_ready(transfers, EpollFlags::EPOLLIN, deadline, |transfer| {
-        let Some(stream) = &transfer.stream else {
+        let Some(wire) = &mut transfer.wire else {
             return Ok(());
         };
-        match recv_discard(stream, sink, MsgFlags::MSG_DONTWAIT)? {
+        let before = transfer.moved;
+        match wire.discard(sink, MsgFlags::MSG_DONTWAIT)? {
             None => {}
-            Some(0) => transfer.stream = None,
-            Some(count) => transfer.moved += count as u64,
+            Some(0) => transfer.close()?,
+            Some(count) => {
+                transfer.moved += count as u64;
+                // A server may wait for this side to end TLS before it closes the connection: then
+                // the last bytes come alone.
+                let last = size.saturating_sub(lowat + RECORD_BYTES);
+                if before < last && transfer.moved >= last {
+                    woken_for(wire, 1)?;
+                }
+                // Nothing else need come to wake this side.
+                if wire.is_over() {
+                    transfer.close()?;
+                }
+            }
         }
         match transfer.moved <= size {
             true => Ok(()),
             false => Err(Error::new(format!("more than {size} bytes"))),
         }
     })
+}
+
+fn woken_for(wire: &Wire, lowat: u64) -> Result<()> {
+    let lowat = i32::try_from(lowat).doing("SO_RCVLOWAT")?;
+    ReceiveLowWater.set(wire, &lowat).doing("SO_RCVLOWAT")
 }
 
 /// Sends `size` bytes on all of them, from `content` again and again, and closes.
@@ -66,27 +80,26 @@ pub(crate) fn send_all(
     deadline: Duration,
 ) -> Result<()> {
     each_ready(transfers, EpollFlags::EPOLLOUT, deadline, |transfer| {
-        let Some(stream) = &transfer.stream else {
+        let Some(wire) = &mut transfer.wire else {
             return Ok(());
         };
         let start = (transfer.moved % content.len() as u64) as usize;
         let left = usize::try_from(size - transfer.moved).unwrap_or(usize::MAX);
         let part = &content[start..];
         let part = &part[..part.len().min(left)];
-        match send(
-            stream.as_raw_fd(),
-            part,
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-        ) {
-            Ok(count) => transfer.moved += count as u64,
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(error) => return Err(error).doing("sending"),
+        transfer.moved += wire.send_some(part)? as u64;
+        match transfer.moved == size && wire.is_flushed() {
+            true => transfer.close(),
+            false => Ok(()),
         }
-        if transfer.moved == size {
-            transfer.stream = None;
-        }
-        Ok(())
     })
+}
+
+impl Transfer {
+    /// Closes its connection.
+    pub(crate) fn close(&mut self) -> Result<()> {
+        self.wire.take().map_or(Ok(()), Wire::close)
+    }
 }
 
 /// Has each transfer go on when it can, until all have closed their connections.
@@ -100,9 +113,9 @@ fn each_ready(
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).doing(doing)?;
     let mut open = 0;
     for (index, transfer) in transfers.iter().enumerate() {
-        if let Some(stream) = &transfer.stream {
+        if let Some(wire) = &transfer.wire {
             let event = EpollEvent::new(what, index as u64);
-            epoll.add(stream, event).doing(doing)?;
+            epoll.add(wire, event).doing(doing)?;
             open += 1;
         }
     }
@@ -119,7 +132,7 @@ fn each_ready(
             let transfer = &mut transfers[event.data() as usize];
             go_on(transfer)?;
             // The close has taken it out of the epoll as well (epoll(7)).
-            open -= usize::from(transfer.stream.is_none());
+            open -= usize::from(transfer.wire.is_none());
         }
     }
     Ok(())
@@ -127,3 +140,6 @@ fn each_ready(
 
 /// Taken from the kernel at once.
 const EVENTS: usize = 64;
+
+/// Of a record at most, with its overhead: so much of what came cannot be decrypted yet.
+const RECORD_BYTES: u64 = 17 << 10;

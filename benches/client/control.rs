@@ -1,16 +1,19 @@
 //! A control connection: lines out, replies in.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 
 use super::reply;
-use super::{Doing, Error, Result, Target};
+use super::tls::{Protocol, Tls};
+use super::{Doing, Error, Result, Target, Wire};
 
 /// The client's end of a control connection.
 #[derive(Debug)]
 pub(crate) struct Control {
-    stream: TcpStream,
+    wire: Wire,
+    /// What protects it, and its data connections.
+    tls: Option<Tls>,
     buffer: Vec<u8>,
     /// What of the buffer has been received and not been looked at.
     unread: Range<usize>,
@@ -33,23 +36,40 @@ impl Control {
             .set_read_timeout(Some(target.deadline))
             .doing("SO_RCVTIMEO")?;
         Ok(Self {
-            stream,
+            wire: Wire::new(stream),
+            tls: None,
             buffer: vec![0; BUFFER_BYTES],
             unread: 0..0,
         })
     }
 
     pub(crate) fn peer(&self) -> Result<SocketAddr> {
-        self.stream.peer_addr().doing("control connection")
+        self.wire.stream().peer_addr().doing("control connection")
     }
 
     pub(crate) fn local(&self) -> Result<SocketAddr> {
-        self.stream.local_addr().doing("control connection")
+        self.wire.stream().local_addr().doing("control connection")
+    }
+
+    /// Begins TLS, which the server has agreed to.
+    pub(crate) fn begin_tls(&mut self, tls: &Tls) -> Result<()> {
+        let tls = self.tls.insert(tls.for_session());
+        self.wire.begin_tls(tls)
+    }
+
+    /// Waits for the end of the handshake that [`Control::begin_tls`] began.
+    pub(crate) fn shake_hands(&mut self) -> Result<(bool, Protocol)> {
+        self.wire.shake_hands()
+    }
+
+    /// What its data connections are to be protected by.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Sends a line that has its CR LF.
     pub(crate) fn send(&mut self, line: &[u8]) -> Result<()> {
-        self.stream
+        self.wire
             .write_all(line)
             .map_err(|error| Error::new(format!("{}: {error}", shown(line))))
     }
@@ -92,9 +112,12 @@ impl Control {
     /// Waits for the end of the connection; nothing may come before it.
     pub(crate) fn end(&mut self) -> Result<()> {
         if self.unread.is_empty() {
-            match self.stream.read(&mut self.buffer).doing("end of session")? {
-                0 => return Ok(()),
-                count => self.unread = 0..count,
+            match self.wire.read(&mut self.buffer) {
+                Ok(0) => return Ok(()),
+                // Few servers say on control connections that TLS ends.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Ok(count) => self.unread = 0..count,
+                Err(error) => return Err(error).doing("end of session"),
             }
         }
         let more = shown(&self.buffer[self.unread.clone()]);
@@ -112,7 +135,7 @@ impl Control {
             }
             self.buffer.resize(2 * self.buffer.len(), 0);
         }
-        let count = self.stream.read(&mut self.buffer[self.unread.end..]);
+        let count = self.wire.read(&mut self.buffer[self.unread.end..]);
         match count.map_err(|error| Error::new(format!("{}: {error}", shown(to))))? {
             0 => Err(Error::new(format!("{}: connection closed", shown(to)))),
             count => {

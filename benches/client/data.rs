@@ -1,12 +1,9 @@
-//! Data connections: how they come about, and receiving without looking.
+//! Data connections: how they come about.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::control::{Control, shown};
@@ -183,23 +180,6 @@ fn with_deadlines(socket: &Socket, deadline: Duration) -> Result<()> {
     socket
         .set_write_timeout(Some(deadline))
         .doing("SO_SNDTIMEO")
-}
-
-/// Takes bytes from the connection and throws them away, without a copy (tcp(7), MSG_TRUNC): at
-/// most as many as `sink` has. `None` if there are none and `flags` say not to wait.
-pub(crate) fn recv_discard(
-    stream: &TcpStream,
-    sink: &mut [u8],
-    flags: MsgFlags,
-) -> Result<Option<usize>> {
-    loop {
-        match recv(stream.as_raw_fd(), sink, MsgFlags::MSG_TRUNC | flags) {
-            Ok(count) => return Ok(Some(count)),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) if flags.contains(MsgFlags::MSG_DONTWAIT) => return Ok(None),
-            Err(error) => return Err(error).doing("receiving"),
-        }
-    }
 }
 
 /// The server's reply, if there is one, to explain why a transfer was not what it should have been.

@@ -2,14 +2,14 @@
 //! them before the first reply is waited for.
 
 use std::io::Write;
-use std::net::TcpStream;
 
 use nix::sys::socket::MsgFlags;
 
 use super::bulk::{self, Transfer};
 use super::control::Control;
-use super::data::{self, Data, DataOptions, Ports, Via, recv_discard, wrong_count};
-use super::{Doing, Error, Result, Target};
+use super::data::{self, Data, DataOptions, Ports, Via, wrong_count};
+use super::tls::Protocol;
+use super::{Doing, Error, Result, Target, Tls, Wire};
 
 /// What happened beside the work.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,32 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// Whether the server asked for a password.
     pub(crate) password_asked: bool,
+    /// Handshakes of TLS that resumed no session, and those that did.
+    pub(crate) full: u64,
+    pub(crate) resumed: u64,
+    /// What the last one came to.
+    pub(crate) protocol: Option<Protocol>,
+}
+
+impl Counts {
+    /// What has come on top of what was there before.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            asked: self.asked - before.asked,
+            refused: self.refused - before.refused,
+            full: self.full - before.full,
+            resumed: self.resumed - before.resumed,
+            ..*self
+        }
+    }
+
+    fn shaken(&mut self, (resumed, protocol): (bool, Protocol)) {
+        match resumed {
+            true => self.resumed += 1,
+            false => self.full += 1,
+        }
+        self.protocol = Some(protocol);
+    }
 }
 
 /// How a download is received.
@@ -54,6 +80,10 @@ impl Fleet {
             let some = LOGINS_AT_ONCE.min(count - controls.len());
             let mut some = log_in(target, some, &mut counts)?;
             ask_all(&mut some, b"TYPE I\r\n", &[200])?;
+            if target.tls.is_some() {
+                ask_all(&mut some, b"PBSZ 0\r\n", &[200])?;
+                ask_all(&mut some, b"PROT P\r\n", &[200])?;
+            }
             controls.append(&mut some);
         }
         Ok(Self {
@@ -105,7 +135,7 @@ impl Fleet {
             bulk::receive(transfers, size, download.lowat, sink, deadline)?;
         } else {
             for transfer in &mut self.transfers {
-                transfer.moved = drain(transfer.stream.take(), &mut self.sink)?;
+                transfer.moved = drain(transfer, &mut self.sink)?;
             }
         }
         let mut bytes = 0;
@@ -129,9 +159,10 @@ impl Fleet {
                 .get(..size as usize)
                 .ok_or_else(|| Error::new("nothing to send"))?;
             for transfer in &mut self.transfers {
-                if let Some(mut stream) = transfer.stream.take() {
-                    stream.write_all(content).doing("sending")?;
+                if let Some(wire) = &mut transfer.wire {
+                    wire.write_all(content).doing("sending")?;
                 }
+                transfer.close()?;
             }
         }
         for (line, control) in lines.iter().cycle().zip(&mut self.controls) {
@@ -157,9 +188,27 @@ impl Fleet {
         for ((data, control), line) in self.pending.drain(..).zip(&mut self.controls).zip(lines) {
             control.expect(line.as_ref(), PRELIMINARY)?;
             self.transfers.push(Transfer {
-                stream: Some(data.stream(server)?),
+                wire: Some(Wire::new(data.stream(server)?)),
                 moved: 0,
             });
+        }
+        if self.target.tls.is_some() {
+            // After the replies, as clients do.
+            self.protect()?;
+        }
+        Ok(())
+    }
+
+    /// A handshake on each data connection.
+    fn protect(&mut self) -> Result<()> {
+        for (control, transfer) in self.controls.iter().zip(&mut self.transfers) {
+            if let (Some(tls), Some(wire)) = (control.tls(), &mut transfer.wire) {
+                wire.begin_tls(tls).doing("data connection")?;
+            }
+        }
+        for wire in self.transfers.iter_mut().filter_map(|t| t.wire.as_mut()) {
+            let shaken = wire.shake_hands().doing("data connection")?;
+            self.counts.shaken(shaken);
         }
         Ok(())
     }
@@ -182,7 +231,12 @@ impl Fleet {
         self.counts.asked += 1 + refused;
         self.counts.refused += refused;
         control.ask(line, PRELIMINARY)?;
-        self.transfers[index].stream = Some(stream);
+        let mut wire = Wire::new(stream);
+        if let Some(tls) = control.tls() {
+            wire.begin_tls(tls)?;
+            self.counts.shaken(wire.shake_hands()?);
+        }
+        self.transfers[index].wire = Some(wire);
         Ok(())
     }
 
@@ -236,6 +290,9 @@ fn log_in(target: &Target, count: usize, counts: &mut Counts) -> Result<Vec<Cont
     for control in &mut controls {
         control.expect(b"greeting", &[220])?;
     }
+    if let Some(tls) = &target.tls {
+        protect(&mut controls, tls, counts)?;
+    }
     let user = format!("USER {}\r\n", target.user);
     for control in &mut controls {
         control.send(user.as_bytes())?;
@@ -257,6 +314,18 @@ fn log_in(target: &Target, count: usize, counts: &mut Counts) -> Result<Vec<Cont
     Ok(controls)
 }
 
+/// RFC 4217 §4: TLS on control connections.
+fn protect(controls: &mut [Control], tls: &Tls, counts: &mut Counts) -> Result<()> {
+    ask_all(controls, b"AUTH TLS\r\n", &[234])?;
+    for control in &mut *controls {
+        control.begin_tls(tls)?;
+    }
+    for control in controls {
+        counts.shaken(control.shake_hands()?);
+    }
+    Ok(())
+}
+
 fn quit(controls: &mut [Control]) -> Result<()> {
     ask_all(controls, b"QUIT\r\n", &[221])?;
     for control in controls {
@@ -276,15 +345,14 @@ fn ask_all(controls: &mut [Control], line: &[u8], codes: &[u16]) -> Result<()> {
 }
 
 /// Receives to the end; returns how many bytes that were.
-fn drain(stream: Option<TcpStream>, sink: &mut [u8]) -> Result<u64> {
-    let stream = stream.ok_or_else(|| Error::new("no data connection"))?;
+fn drain(transfer: &mut Transfer, sink: &mut [u8]) -> Result<u64> {
+    let wire = transfer.wire.as_mut();
+    let wire = wire.ok_or_else(|| Error::new("no data connection"))?;
     let mut bytes = 0;
-    while let Some(count) = recv_discard(&stream, sink, MsgFlags::empty())? {
-        if count == 0 {
-            break;
-        }
+    while let Some(count @ 1..) = wire.discard(sink, MsgFlags::empty())? {
         bytes += count as u64;
     }
+    transfer.close()?;
     Ok(bytes)
 }
 

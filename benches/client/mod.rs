@@ -16,13 +16,17 @@ pub(crate) mod latency;
 pub(crate) mod pattern;
 pub(crate) mod reply;
 pub(crate) mod slow;
+mod tls;
+mod wire;
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(crate) use control::Control;
-pub(crate) use data::{Via, recv_discard};
+pub(crate) use data::Via;
+pub(crate) use tls::Tls;
+pub(crate) use wire::Wire;
 
 /// The server, and who the clients are.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// How sessions are protected: by AUTH TLS, and PROT P.
+    pub(crate) tls: Option<Tls>,
     /// How long a server may take for anything.
     pub(crate) deadline: Duration,
 }

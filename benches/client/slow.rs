@@ -5,7 +5,7 @@ use std::time::Instant;
 use nix::sys::socket::MsgFlags;
 
 use super::control::Control;
-use super::data::{recv_discard, wrong_count};
+use super::data::wrong_count;
 use super::fleet::{COMPLETE, Fleet};
 use super::{Error, Result, Target, Via};
 
@@ -73,20 +73,21 @@ impl Slow {
     fn take(&mut self, index: usize, due: u64) -> Result<bool> {
         let (control, transfer) = self.fleet.session(index);
         while self.taken[index] < due {
-            let Some(stream) = &transfer.stream else {
+            let Some(wire) = &mut transfer.wire else {
                 return Err(Error::new("no data connection"));
             };
             let most = usize::try_from(due - self.taken[index]).unwrap_or(usize::MAX);
             let most = most.min(self.sink.len());
             let part = &mut self.sink[..most];
-            match recv_discard(stream, part, MsgFlags::MSG_DONTWAIT)? {
+            match wire.discard(part, MsgFlags::MSG_DONTWAIT)? {
                 None => break,
                 Some(0) => {
+                    transfer.close()?;
                     if transfer.moved != self.size {
                         return Err(wrong_count(control, &self.line, transfer.moved, self.size));
                     }
                     control.expect(&self.line, COMPLETE)?;
-                    (transfer.stream, transfer.moved) = (None, 0);
+                    transfer.moved = 0;
                     return Ok(true);
                 }
                 Some(count) => {
@@ -102,7 +103,7 @@ impl Slow {
     /// Breaks the downloads off and quits.
     pub(crate) fn quit(mut self) -> Result<()> {
         for (control, transfer) in self.fleet.running() {
-            transfer.stream = None;
+            transfer.wire = None;
             broken_off(control, &self.line)?;
         }
         self.fleet.quit()

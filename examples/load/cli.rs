@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::cases::Work;
-use crate::client::{self, Doing, Result, Target};
+use crate::client::{self, Doing, Result, Target, Tls};
 use crate::{files, orders, verify};
 
 /// A load generator for FTP servers.
@@ -28,6 +28,10 @@ pub(crate) struct Arguments {
     /// By which password, if the server asks for one
     #[arg(long, global = true, default_value = "compare@")]
     password: String,
+    /// Over TLS of this version: AUTH TLS, PBSZ 0, PROT P, any certificate, AES-128-GCM, data
+    /// connections that resume
+    #[arg(long, global = true, value_name = "VERSION", value_parser = ["1.2", "1.3"])]
+    tls: Option<String>,
     #[command(subcommand)]
     case: Case,
 }
@@ -129,6 +133,11 @@ enum Case {
         #[arg(long)]
         size: u64,
     },
+    /// Make a certificate for 127.0.0.1 (ECDSA P-256), without any server; its key is in the file, too
+    Certify {
+        #[arg(long)]
+        path: PathBuf,
+    },
     /// Compare a file with the pattern, or with its first MiB repeated, as big uploads are
     Check {
         #[arg(long)]
@@ -187,10 +196,13 @@ impl From<Via> for client::Via {
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
+    let tls = arguments.tls.as_deref().and_then(Tls::version);
+    let tls = tls.map(|version| Tls::new(version, &arguments.host.to_string()));
     let target = Target {
         address: SocketAddr::new(arguments.host, arguments.port),
         user: arguments.user,
         password: arguments.password,
+        tls: tls.transpose()?,
         deadline: DEADLINE,
     };
     match arguments.case {
@@ -200,6 +212,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
             writeln!(std::io::stdout().lock(), "{found}").doing("standard output")
         }
         Case::Fill { path, size } => files::fill(&path, size),
+        Case::Certify { path } => files::certify(&path),
         Case::Check { path, size } => files::check(&path, size),
         case => {
             many_descriptors()?;
@@ -264,9 +277,11 @@ fn work(target: &Target, case: Case) -> Result<Work> {
             size,
             rate,
         } => Work::slow(target, sessions, &file, size, rate),
-        Case::Verify { .. } | Case::VerifyList { .. } | Case::Fill { .. } | Case::Check { .. } => {
-            unreachable!("run has done them")
-        }
+        Case::Verify { .. }
+        | Case::VerifyList { .. }
+        | Case::Fill { .. }
+        | Case::Certify { .. }
+        | Case::Check { .. } => unreachable!("run has done them"),
     }
 }
 
@@ -282,13 +297,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const LOWAT: u64 = 256 << 10;
 
 const ORDERS: &str = "\
-All cases but verify, verify-list, fill and check connect, log in and set TYPE I, print `ready`, and
+All cases but verify, verify-list, fill, certify and check connect, log in and set TYPE I, print `ready`, and
 then read orders from standard input, each of which they answer by one line of JSON:
 
   warm         one step, which is not measured: {\"units\": u}
   go SECONDS   steps until that time is over, at least one: units, bytes, seconds, asked and refused
                (data connections), latency in µs (null, or count, p50, p99, p999, max),
-               password_asked
+               password_asked, handshakes (null, or full and resumed ones, version and cipher)
   end          QUIT on all sessions, its reply and the end of the connections: {\"ended\": true}
 
 A step is one login, command, transfer or listing on each session. The end of standard input ends

@@ -1,8 +1,10 @@
-//! Files with the pattern on this host.
+//! Files with the pattern on this host, and certificates.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
+
+use rcgen::{CertificateParams, KeyPair};
 
 use crate::client::pattern::{self, PERIOD};
 use crate::client::{Doing, Error, Result};
@@ -21,6 +23,16 @@ pub(crate) fn fill(path: &Path, size: u64) -> Result<()> {
         offset += length;
     }
     Ok(())
+}
+
+/// Writes a certificate that nobody vouches for, and its key.
+pub(crate) fn certify(path: &Path) -> Result<()> {
+    let doing = path.to_string_lossy();
+    // On P-256, as by default.
+    let key = KeyPair::generate().doing("a key")?;
+    let parameters = CertificateParams::new(vec!["127.0.0.1".into()]).doing("a certificate")?;
+    let certificate = parameters.self_signed(&key).doing("a certificate")?;
+    fs::write(path, certificate.pem() + &key.serialize_pem()).doing(&doing)
 }
 
 /// Compares all of a file. What follows the first MiB may be that MiB again and again, as in big

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::cases::{Done, Work};
+use crate::client::fleet::Counts;
 use crate::client::latency::{Latencies, Summary};
 use crate::client::{Doing, Error, Result};
 
@@ -80,15 +81,8 @@ fn go(work: &mut Work, latencies: &mut Latencies, time: Duration) -> Result<Valu
             now = Instant::now();
         }
     };
-    let counts = work.counts();
-    let asked = (counts.asked - before.asked, counts.refused - before.refused);
-    Ok(answer(
-        done,
-        elapsed,
-        asked,
-        latencies.summary(),
-        counts.password_asked,
-    ))
+    let counts = work.counts().since(&before);
+    Ok(answer(done, elapsed, counts, latencies.summary()))
 }
 
 /// Lets that time pass for work without steps; `None` at the end of standard input.
@@ -113,24 +107,17 @@ fn stand(orders: &mut Orders, work: &mut Work, time: Duration) -> Result<Option<
         units: so_far.units - before.units,
         bytes: so_far.bytes - before.bytes,
     };
-    let now = work.counts();
-    let asked = (now.asked - counts.asked, now.refused - counts.refused);
-    Ok(Some(answer(done, elapsed, asked, None, now.password_asked)))
+    let counts = work.counts().since(&counts);
+    Ok(Some(answer(done, elapsed, counts, None)))
 }
 
-fn answer(
-    done: Done,
-    elapsed: Duration,
-    (asked, refused): (u64, u64),
-    latency: Option<Summary>,
-    password_asked: bool,
-) -> Value {
+fn answer(done: Done, elapsed: Duration, counts: Counts, latency: Option<Summary>) -> Value {
     json!({
         "units": done.units,
         "bytes": done.bytes,
         "seconds": elapsed.as_secs_f64(),
-        "refused": refused,
-        "asked": asked,
+        "refused": counts.refused,
+        "asked": counts.asked,
         "latency": latency.map(|latency| json!({
             "count": latency.count,
             "p50": latency.p50,
@@ -138,7 +125,13 @@ fn answer(
             "p999": latency.p999,
             "max": latency.max,
         })),
-        "password_asked": password_asked,
+        "password_asked": counts.password_asked,
+        "handshakes": counts.protocol.map(|(version, cipher)| json!({
+            "full": counts.full,
+            "resumed": counts.resumed,
+            "version": version,
+            "cipher": cipher,
+        })),
     })
 }
 

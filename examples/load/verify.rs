@@ -7,15 +7,15 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::client::fleet::{COMPLETE, Fleet};
-use crate::client::{Doing, Error, Result, Target, Via};
+use crate::client::{Doing, Error, Result, Target, Via, Wire};
 use crate::files::{self, Repeats};
 
 /// Downloads a file, which must have the pattern.
 pub(crate) fn file(target: &Target, via: Via, name: &str, size: u64) -> Result<()> {
     let mut fleet = Fleet::log_in(target, 1, via)?;
     let line = format!("RETR {name}\r\n").into_bytes();
-    receive(&mut fleet, &line, |stream| {
-        files::compare(stream, size, Repeats::Never).doing(name)
+    receive(&mut fleet, &line, |wire| {
+        files::compare(wire, size, Repeats::Never).doing(name)
     })?;
     fleet.quit()
 }
@@ -33,11 +33,9 @@ pub(crate) fn listings(target: &Target, directory: &str, names: &Path) -> Result
     let mut sorted = true;
     let mut listing = |verb: &str, name_of: fn(&str) -> Option<&str>| -> Result<usize> {
         let mut text = String::new();
-        receive(
-            &mut fleet,
-            format!("{verb}\r\n").as_bytes(),
-            |mut stream| stream.read_to_string(&mut text).map(drop).doing(verb),
-        )?;
+        receive(&mut fleet, format!("{verb}\r\n").as_bytes(), |wire| {
+            wire.read_to_string(&mut text).map(drop).doing(verb)
+        })?;
         let mut found = Vec::with_capacity(names.len());
         for line in text.split_inclusive('\n') {
             let line = line.strip_suffix("\r\n");
@@ -72,14 +70,13 @@ fn has(fleet: &mut Fleet, verb: &[u8]) -> Result<bool> {
 fn receive(
     fleet: &mut Fleet,
     line: &[u8],
-    read: impl FnOnce(&std::net::TcpStream) -> Result<()>,
+    read: impl FnOnce(&mut Wire) -> Result<()>,
 ) -> Result<()> {
     fleet.start(&[line])?;
     let (control, transfer) = fleet.session(0);
-    let stream = transfer.stream.take();
-    let stream = stream.ok_or_else(|| Error::new("no data connection"))?;
-    read(&stream)?;
-    drop(stream);
+    let wire = transfer.wire.as_mut();
+    read(wire.ok_or_else(|| Error::new("no data connection"))?)?;
+    transfer.close()?;
     control.expect(line, COMPLETE).map(drop)
 }
 

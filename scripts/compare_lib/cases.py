@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from . import Unavailable, files, syscalls, work
-from .files import BIG, DISK_UP, MEDIUM, MEMORY_UP, SMALL
+from .files import BIG, DISK_BIG, DISK_UP, MEDIUM, MEMORY_UP, SMALL
 
 _GIB = 1 << 30
 # Every probe is a round trip: as many as this in a second at most, so that it is no load itself.
@@ -28,34 +28,40 @@ class Case:
     once: bool = False
     # The servers that cannot do it, and why.
     cannot: tuple = ()
+    # Whether everything goes over TLS.
+    tls: bool = False
     # A guess of the seconds it takes, until it has been seen.
     guess: float = 2.0
 
 
-def _small(name, title, sessions, via, verb="retr"):
+def _small(name, title, sessions, via, verb="retr", tls=False):
     path = SMALL[0] if verb == "retr" else f"{MEMORY_UP}/s"
     arguments = (verb, "--sessions", sessions, "--via", via, "--file", path, "--size", SMALL[1])
     if verb == "retr":
-        return Case(name, title, "µs", 1e6, work.Steady(*arguments, check=SMALL), (SMALL[0],))
+        return Case(name, title, "µs", 1e6, work.Steady(*arguments, check=SMALL), (SMALL[0],),
+                    tls=tls)
     return Case(name, title, "µs", 1e6,
                 work.Upload(*arguments, folder=MEMORY_UP, size=SMALL[1], count=sessions),
                 (MEMORY_UP,))
 
 
-def _bulk(count, file=BIG):
+def _bulk(count, file=BIG, tls=False):
     # Files in memory are warm; only the first of these cases has connections to warm up.
     arguments = ("retr", "--sessions", count, "--via", "epsv", "--file", file[0],
                  "--size", file[1])
-    title = f"RETR {_size(file[1])} × {count}"
+    name, title = f"bulk-{count}", f"RETR {_size(file[1])} × {count}"
+    if tls:
+        name, title = f"tls-{count}", f"TLS {title}"
     steady = work.Steady(*arguments, check=file, warm=count == 1, per=_GIB / file[1], size=file[1])
-    return Case(f"bulk-{count}", title, "s/GiB", 1, steady, (file[0],), guess=4)
+    guess = 4 * count ** 0.5 if tls else 4
+    return Case(name, title, "s/GiB", 1, steady, (file[0],), tls=tls, guess=guess)
 
 
-def _bulk_upload(name, title, folder):
+def _bulk_upload(name, title, folder, tls=False):
     arguments = ("stor", "--sessions", 1, "--via", "epsv", "--file", f"{folder}/b",
                  "--size", BIG[1])
     upload = work.Upload(*arguments, folder=folder, size=BIG[1], count=1, apart=True)
-    return Case(name, title, "s/GiB", 1, upload, (MEMORY_UP, folder), guess=6)
+    return Case(name, title, "s/GiB", 1, upload, (MEMORY_UP, folder), tls=tls, guess=6)
 
 
 def _listing(verb, many, title):
@@ -73,7 +79,7 @@ def _idle(count, name, once):
 
 def _probe(name, title, probe, beside=None):
     cold = beside == "cold"
-    needs = {"hot": (BIG[0],), "cold": (files.COLD[0][0],)}.get(beside, ())
+    needs = {"hot": (BIG[0],), "cold": tuple(name for name, _ in files.COLD)}.get(beside, ())
     small = (SMALL[0],) if probe is _PROBE_SMALL else ()
     return Case(name, title, "ms", 1, work.Probe(probe, beside), needs + small,
                 once=cold, guess=5 if cold else 4)
@@ -119,6 +125,16 @@ ALL = {
         _idle(18_000, "idle-18k", once=True),
         Case("syscalls", "system calls per transfer", "", 1, syscalls.Traced(),
              (SMALL[0], BIG[0], MEMORY_UP), once=True, guess=12),
+        Case("tls-login", "TLS login + quit, 32 at a time", "ms", 1e3,
+             work.Steady("login", "--sessions", 32), tls=True),
+        _small("tls-small", "TLS RETR 4 KiB, EPSV, 32 sessions", 32, "epsv", tls=True),
+        _bulk(1, DISK_BIG, tls=True),
+        _bulk(8, DISK_BIG, tls=True),
+        _bulk_upload("tls-stor", "TLS STOR 1 GiB to a disk", DISK_UP, tls=True),
+        Case("tls-noop-hot", f"TLS NOOP beside {_HOT}", "ms", 1,
+             work.Probe(_PROBE_NOOP, "hot", DISK_BIG), (DISK_BIG[0],), tls=True, guess=5),
+        Case("tls-idle-1k", "1 000 idle TLS sessions", "KiB", 1, work.Idle(1_000), once=True,
+             tls=True, guess=15),
     )
 }
 
@@ -128,6 +144,8 @@ def excuse(case, target, site):
     for name, reason in case.cannot:
         if name == target.name:
             return reason
+    if case.tls and target.no_tls:
+        return target.no_tls
     on_disk = any(name.startswith(files.DISK + "/") for name in case.files)
     if on_disk and site.no_disk:
         return site.no_disk

@@ -9,6 +9,8 @@ import time
 
 from . import Wrong, host
 
+# Of all servers; the generator offers one cipher with it, AES-128-GCM.
+TLS_VERSION = "1.3"
 # No step and no login of all sessions takes longer, or something is wrong.
 LIMIT_SECONDS = 120.0
 
@@ -20,7 +22,7 @@ class Load:
     def __init__(self, program, cpu, target, *arguments, user=None, nice=0, first=False):
         """`first`: it runs before whatever else is on its CPU, where that is permitted."""
         account = ("--user", user[0], "--password", user[1]) if user else ()
-        command = [program, "--port", target.port, *account, *arguments]
+        command = [*_towards(program, target), *account, *arguments]
         self.name, self.target = str(arguments[0]), target
         self.buffer = b""
 
@@ -69,6 +71,13 @@ class Load:
         self.target.passive_refused += said.get("refused", 0)
         if said.get("password_asked") is False:
             self.target.asks_password = False
+        shaken = said.get("handshakes")
+        if shaken:
+            self.target.protocol = shaken["version"], shaken["cipher"]
+            # Those of logins are control connections, which have nothing to resume.
+            if self.name != "login":
+                self.target.full += shaken["full"]
+                self.target.resumed += shaken["resumed"]
         return said
 
     def end(self):
@@ -129,9 +138,14 @@ class Load:
         return said[-1].removeprefix("load: ")[:200] if said else f"load {self.name}: it ended"
 
 
+def _towards(program, target):
+    tls = ("--tls", TLS_VERSION) if target.over_tls else ()
+    return [program, "--port", target.port, *tls]
+
+
 def once(program, target, *arguments):
     """Runs one of the generator's checks; returns what it says."""
-    command = [program, "--port", target.port, *arguments]
+    command = [*_towards(program, target), *arguments]
     try:
         return host.output_of(*command)
     except host.Unavailable as error:

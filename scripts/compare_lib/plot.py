@@ -26,18 +26,22 @@ _STYLE = """<style>
 
 def all_of(results, cases):
     """The pictures there are values for, by the name of the file."""
+    clear, tls = ([case for case in cases if case.tls == over] for over in (False, True))
     pictures = {
-        "cpu.svg": ("CPU time of the server per unit of work (less is better)", "cpu",
+        "cpu.svg": ("CPU time of the server per unit of work (less is better)", clear, "cpu",
                     lambda case: case.unit, 1),
-        "latency.svg": ("p99 of a client's round trips (less is better)", "p99",
+        "tls.svg": ("CPU time of the server over TLS (less is better)", tls, "cpu",
+                    lambda case: case.unit, 1),
+        "latency.svg": ("p99 of a client's round trips (less is better)", cases, "p99",
                         lambda _: "ms", 1e-3),
-        "memory.svg": ("Memory per session (less is better)", "memory", lambda _: "KiB", 1),
-        "rate.svg": ("Rate with one CPU (more is better)", "rate",
+        "memory.svg": ("Memory per session (less is better)", cases, "memory",
+                       lambda _: "KiB", 1),
+        "rate.svg": ("Rate with one CPU (more is better)", cases, "rate",
                      lambda case: "MiB/s" if case.unit == "s/GiB" else "per second", 1),
     }
     drawn = {}
-    for file, (title, what, unit, scale) in pictures.items():
-        rows = _rows(results, cases, what, unit, scale)
+    for file, (title, some, what, unit, scale) in pictures.items():
+        rows = _rows(results, some, what, unit, scale)
         if rows:
             names = [name for name in results.names() if any(name in row[1] for row in rows)]
             legend = [(results.titles[name], _COLOURS[name]) for name in names]

@@ -7,6 +7,7 @@ import sys
 import time
 
 from . import host, limits, meter, number, plot, servers, settings, syscalls, work
+from .files import DISK_BIG
 
 # Kernel workers are told about from this part of a server's own time on.
 _TELL_FROM = 0.05
@@ -121,9 +122,12 @@ class Results:
     def _sections(self, cases):
         """Title with text, table and picture of each that has anything to show."""
         spread = "Median (min–max)."
+        clear, tls = ([case for case in cases if case.tls == over] for over in (False, True))
         sections = [
             (["## CPU time", "", f"Of the server, per unit of work; less is better. {spread}"],
-             self._table(cases, "cpu", lambda case: case.unit), "cpu.svg"),
+             self._table(clear, "cpu", lambda case: case.unit), "cpu.svg"),
+            (["## CPU time over TLS", "", f"The same for what is protected by TLS. {spread}"],
+             self._table(tls, "cpu", lambda case: case.unit), "tls.svg"),
             (["## Latency", "", "p50 / p99 of one client's round trips, ms; less is better. "
               "Medians over the rounds."], self._latencies(cases), "latency.svg"),
             (["## Memory", "", f"Per session, KiB; less is better. {spread}"],
@@ -237,13 +241,14 @@ class Results:
                 notes.append(f"{title} answered {target.passive_refused} of "
                              f"{target.passive_asked} EPSV and PASV with 425; they were repeated")
             stores = any(name in case and self.values.get((case, name))
-                         for case in ("small-stor", "stor-tmpfs", "stor-ext4"))
+                         for case in ("small-stor", "stor-tmpfs", "stor-ext4", "tls-stor"))
             if target.uploader and stores:
                 notes.append(f"{title} lets anonymous replace no file: its uploads are those of a "
                              "virtual user in the same directory")
         if "ringftpd" in self.titles and any("stor" in case.name for case in cases):
             notes.append("ringftpd's uploads appear under their names when they are whole (its "
                          "default); the others write into the file in place")
+        notes += self._tls(cases)
         order = {True: [], False: []}
         for name in self.names():
             if self.targets[name].listing_sorted is not None:
@@ -261,6 +266,33 @@ class Results:
         if "slow" in kinds:
             notes.append("While readers are slow, the kernel's send buffers are bounded at "
                          f"{work.Slow.send_buffer >> 10} KiB, for all servers")
+        return notes
+
+    def _tls(self, cases):
+        """What was agreed upon, and how many data connections resumed."""
+        notes, together, resumed = [], {}, []
+        for name in self.names():
+            target, title = self.targets[name], self.titles[name]
+            if target.protocol:
+                together.setdefault(target.protocol, []).append(title)
+            if target.resumed + target.full:
+                total = target.resumed + target.full
+                resumed.append(f"{title} {target.resumed} of {total}")
+        for (version, cipher), titles in together.items():
+            version = version.removeprefix("TLSv").replace("_", ".")
+            cipher = cipher.partition("AES_")[2].replace("_", "-")
+            notes.append(f"TLS {version} with AES-{cipher} and a certificate on P-256: "
+                         f"{', '.join(titles)}")
+        if resumed:
+            notes.append("Data connections that resumed the TLS session of their control "
+                         f"connection: {'; '.join(resumed)}. For the generator a ticket is good "
+                         "for once")
+        if any(case.tls and self.of(case, "floor", "cpu") for case in cases):
+            notes.append("The floor over TLS is OpenSSL as it comes, with a blocking thread for each "
+                         "session")
+        if any(case.tls and DISK_BIG[0] in case.files for case in cases):
+            notes.append("TLS RETR 1 GiB: from the page cache of the disk's file system; without "
+                         "TLS from tmpfs")
         return notes
 
     def write(self, folder, cases):

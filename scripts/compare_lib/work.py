@@ -46,6 +46,7 @@ class Bench:
 
     def verified(self, target, what, check):
         """Has something checked that need be checked once only."""
+        what = what, target.over_tls
         if what not in target.verified:
             check()
             target.verified.add(what)
@@ -192,6 +193,9 @@ class Idle:
 
 def _must_bear(bench, target, count):
     """Raises Unavailable if so many sessions are too much for this machine, judged by 1000."""
+    if count <= sum(_SAMPLES):
+        # It would be tried by trying it.
+        return
     if target.per_session is None:
         target.per_session = _per_session(bench, target)
     reason = limits.refusal(count, target.per_session)
@@ -252,8 +256,9 @@ class Flat(Steady):
 class Probe:
     """How long one client waits for its answers, by itself or beside the downloads of others."""
 
-    def __init__(self, probe, beside):
-        self.probe, self.beside = probe, beside
+    def __init__(self, probe, beside, hot=BIG):
+        """`hot`: the name and size of the file that comes from memory."""
+        self.probe, self.beside, self.hot = probe, beside, hot
 
     def __call__(self, bench, target):
         seconds = 2 * bench.seconds
@@ -273,11 +278,11 @@ class Probe:
         meter.settle(target.account)
         return _latency(said)
 
-    @staticmethod
-    def _hot(bench, target, stack, seconds):
+    def _hot(self, bench, target, stack, seconds):
+        name, size = self.hot
         # Polite to the probe: the time that it waits for its own CPU is not the server's.
         bulk = stack.enter_context(bench.load(
-            target, "retr", "--sessions", 16, "--via", "epsv", "--file", BIG[0], "--size", BIG[1],
+            target, "retr", "--sessions", 16, "--via", "epsv", "--file", name, "--size", size,
             nice=19))
         bulk.start(seconds + 60)
         time.sleep(_GET_GOING_SECONDS)

@@ -381,6 +381,11 @@ fn folders_of_the_host_are_found_in_the_tree() {
     assert_eq!(listed(&server), ["10 2 alice"]);
     client.expect("DELE made/moved", 250);
     assert_eq!(listed(&server), ["10 2 alice"]);
+    // Nor does the quota tell what may be stored there.
+    assert_eq!(client.expect("AVBL /", 213).text(), "213 0");
+    for folder in ["AVBL /shared", "AVBL /shared/made"] {
+        assert_ne!(client.expect(folder, 213).text(), "213 0", "{folder}");
+    }
 
     // Folders stay where they are, and what is in them.
     for command in ["RMD /shared", "RNFR /shared", "DELE /shared"] {

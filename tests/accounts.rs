@@ -216,6 +216,42 @@ fn nobody_stores_more_than_the_quota() {
     );
 }
 
+#[test]
+fn a_stou_leaves_alone_what_others_store_under_its_name() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("quota = \"100 kB\"\ndeny = [\"overwrite\"]");
+    let server = setup.start();
+    let tree = server.folder().join("alice");
+    let mut one = login(&server, "alice");
+    let mut two = login(&server, "alice");
+    for aborts in [false, true] {
+        let mut stream = one.begin(Way::Epsv, "STOU k");
+        stream.write_all(&noise(1000, 1)).expect("the server reads");
+        one.wait_for_progress(1000);
+        // There is nothing to be removed or renamed. Other STOUs find the name taken.
+        two.expect("DELE k", 550);
+        two.expect("RNFR k", 550);
+        let data = two.data(Way::Epsv);
+        let told = two.expect("STOU k", 150);
+        assert_eq!(told.argument(), b"FILE: k.1");
+        drop(data.stream());
+        two.reply(226);
+        two.stor("k", &noise(500, 2));
+        if aborts {
+            one.send("ABOR");
+            one.replies(&[426, 226]);
+        } else {
+            drop(stream);
+            one.reply(553);
+        }
+        assert_eq!(fs::read(tree.join("k")).expect("stored"), noise(500, 2));
+        assert_eq!(listed(&server), ["500 2 alice"]);
+        two.expect("DELE k", 250);
+        two.expect("DELE k.1", 250);
+    }
+}
+
 /// `ringftpd quota list`, a line for each user, without its heading.
 fn listed(server: &TestServer) -> Vec<String> {
     let table = quota(server, &["list"]);
@@ -345,6 +381,11 @@ fn folders_of_the_host_are_found_in_the_tree() {
     assert_eq!(listed(&server), ["10 2 alice"]);
     client.expect("DELE made/moved", 250);
     assert_eq!(listed(&server), ["10 2 alice"]);
+    // Nor does the quota tell what may be stored there.
+    assert_eq!(client.expect("AVBL /", 213).text(), "213 0");
+    for folder in ["AVBL /shared", "AVBL /shared/made"] {
+        assert_ne!(client.expect(folder, 213).text(), "213 0", "{folder}");
+    }
 
     // Folders stay where they are, and what is in them.
     for command in ["RMD /shared", "RNFR /shared", "DELE /shared"] {

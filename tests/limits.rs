@@ -391,3 +391,23 @@ fn a_volume_is_moved_once_by_all_sessions_and_then_refused() {
     quota(&server, &["reset", "alice"]);
     assert_eq!(again.retr("big"), big);
 }
+
+#[test]
+fn what_a_volume_has_counted_arrives_at_a_slow_client() {
+    let setup = Setup::new()
+        .user("alice", "read-write")
+        .user_keys("volume = \"1 MB\"");
+    let server = setup.start();
+    let big = noise(3_000_000, 1);
+    fs::write(server.folder().join("alice/big"), &big).expect("written");
+    let mut client = Client::login_as(server.address(), "alice");
+    let mut data = client.begin(Way::Epsv, "RETR big");
+    // The server is done long before the client begins to read.
+    thread::sleep(Duration::from_millis(300));
+    let mut got = Vec::new();
+    let ended = data.read_to_end(&mut got);
+    assert!(ended.is_err(), "it looks like the whole file");
+    client.reply(552);
+    assert_eq!(got.len(), 1_000_000);
+    assert!(got == big[..got.len()]);
+}

@@ -436,7 +436,7 @@ fn a_killed_server_leaves_nothing_under_whole() {
     let mut server = TestServer::start();
     server.put("old", "what was there");
     let mut streams = Vec::new();
-    for command in ["STOR new", "STOR old"] {
+    for command in ["STOR new", "STOR old", "STOU unique"] {
         let mut client = server.login();
         let stream = half_an_upload(&mut client, command, &noise(2_000_000, 13));
         streams.push((client, stream));

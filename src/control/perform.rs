@@ -183,7 +183,7 @@ impl Connection {
             Request::FreeBytes(path) => {
                 let free = root.free_bytes(&path).await?;
                 let mut free = free.saturating_sub(self.core.settings().files.min_free);
-                if let Some(quota) = quota {
+                if let Some(quota) = quota.filter(|_| root.is_own(&path)) {
                     quota.learn(root.count(&self.core.depot.workers)).await?;
                     free = free.min(quota.left());
                 }

@@ -68,6 +68,11 @@ impl RightSet {
         self.0 & right as u16 != 0
     }
 
+    /// Whether the set has all of these.
+    fn includes(self, others: Self) -> bool {
+        others.0 & !self.0 == 0
+    }
+
     /// The set with this right as well.
     #[must_use]
     pub fn with(self, right: Right) -> Self {
@@ -158,6 +163,41 @@ impl Pattern {
         }
     }
 
+    /// How much of the pattern a path has gone through.
+    fn reach(&self, path: &[&[u8]]) -> Reach {
+        let mut waiting = vec![false; self.parts.len() + 1];
+        self.wait_at(0, &mut waiting);
+        for here in path {
+            if waiting[self.parts.len()] {
+                break;
+            }
+            let before = std::mem::replace(&mut waiting, vec![false; self.parts.len() + 1]);
+            for (index, part) in self.parts.iter().enumerate().filter(|(at, _)| before[*at]) {
+                match part {
+                    Part::AnyDepth => self.wait_at(index, &mut waiting),
+                    Part::Name(name) if glob::covers(name, here) => {
+                        self.wait_at(index + 1, &mut waiting);
+                    }
+                    Part::Name(_) => {}
+                }
+            }
+        }
+        let covers = waiting.pop() == Some(true);
+        // What is below a match matches; nothing else is of interest there.
+        if covers {
+            waiting.fill(false);
+        }
+        Reach { covers, waiting }
+    }
+
+    fn wait_at(&self, mut index: usize, waiting: &mut [bool]) {
+        waiting[index] = true;
+        while self.parts.get(index) == Some(&Part::AnyDepth) {
+            index += 1;
+            waiting[index] = true;
+        }
+    }
+
     /// Whether something below the directory could match that the directory itself does not.
     fn may_be_below(&self, directory: &[&[u8]]) -> bool {
         for (index, part) in self.parts.iter().enumerate() {
@@ -172,6 +212,28 @@ impl Pattern {
             }
         }
         false
+    }
+}
+
+/// How much of a pattern a path has gone through.
+#[derive(Debug, Eq, PartialEq)]
+struct Reach {
+    /// The path matches, and so does all that is below.
+    covers: bool,
+    /// Otherwise, for each part of the pattern, whether a name below may go on with it.
+    waiting: Vec<bool>,
+}
+
+impl Reach {
+    /// Whether something below may match.
+    fn waits(&self) -> bool {
+        self.waiting.contains(&true)
+    }
+
+    /// Whether what matches only below the `other` path matches below this one as well.
+    fn includes(&self, other: &Self) -> bool {
+        let mut pairs = self.waiting.iter().zip(&other.waiting);
+        self.covers || pairs.all(|(here, there)| *here || !*there)
     }
 }
 
@@ -230,6 +292,11 @@ impl Rule {
             taken,
             given,
         })
+    }
+
+    /// What the rule leaves of a set, without what it gives.
+    fn takes_from(&self, set: RightSet) -> RightSet {
+        RightSet(set.0 & (!self.taken.0 | self.given.0))
     }
 }
 
@@ -334,6 +401,40 @@ impl Rights {
         !patterns.any(|pattern| anchored(pattern) && pattern.may_be_below(&path))
     }
 
+    /// Whether what is called `from` may be called `to`: neither it nor anything that may be below it
+    /// wins a right by that, and nothing hidden comes to light. Only the patterns are looked at.
+    pub fn may_become(&self, from: &VirtualPath, to: &VirtualPath) -> bool {
+        if self.are_everywhere_the_same() {
+            return true;
+        }
+        let rights = self.at(from.as_bytes());
+        if !rights.includes(self.at(to.as_bytes())) {
+            return false;
+        }
+        let (from, to) = (components(from.as_bytes()), components(to.as_bytes()));
+        let stays_hidden = |pattern: &Pattern| pattern.reach(&to).includes(&pattern.reach(&from));
+        if !self.hidden.iter().all(stays_hidden) {
+            return false;
+        }
+        let rules = self.rules.iter().map(|rule| {
+            let Rule { pattern, .. } = rule;
+            (rule, pattern.reach(&from), pattern.reach(&to))
+        });
+        let rules: Vec<(&Rule, Reach, Reach)> = rules.collect();
+        if rules.iter().all(|(_, before, after)| before == after) {
+            return true;
+        }
+        // What is had everywhere below at least.
+        let waiting = rules.iter().filter(|(_, before, _)| before.waits());
+        let least = waiting.fold(rights, |set, (rule, ..)| rule.takes_from(set));
+        rules.iter().all(|(rule, before, after)| {
+            let takes = rule.takes_from(RightSet::READ_WRITE) != RightSet::READ_WRITE;
+            let is_new = after.waits() || after.covers && !before.covers;
+            // The later rules count: what one gives may have been taken by others up to now.
+            (!takes || after.includes(before)) && (!is_new || least.includes(rule.given))
+        })
+    }
+
     /// Whether no rule and no hidden name makes a difference.
     pub fn are_everywhere_the_same(&self) -> bool {
         self.rules.is_empty() && self.hidden.is_empty()
@@ -351,132 +452,4 @@ fn components(path: &[u8]) -> Vec<&[u8]> {
 const PATTERN_LENGTH_MAX: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(text: &str) -> VirtualPath {
-        VirtualPath::root().join(text.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn patterns_cover_what_is_below() {
-        for (pattern, covered, not_covered) in [
-            (
-                "/pub",
-                &["/pub", "/pub/a", "/pub/a/b"][..],
-                &["/", "/public", "/a/pub"][..],
-            ),
-            (
-                "*.exe",
-                &["/a.exe", "/x/y.exe", "/d.exe/z", "/.exe"],
-                &["/exe", "/a.exe.txt"],
-            ),
-            (
-                ".*",
-                &["/.ssh", "/a/.x", "/.ssh/key"],
-                &["/a.b", "/", ".", "./a"],
-            ),
-            (
-                "/home/*/private",
-                &["/home/a/private", "/home/a/private/x"],
-                &["/home/private", "/home/a/b/private"],
-            ),
-            (
-                "/a/**/z",
-                &["/a/z", "/a/b/z", "/a/b/c/z/d"],
-                &["/z", "/a", "/b/a/z"],
-            ),
-            ("a/b", &["/a/b", "/x/a/b", "/a/a/b/c"], &["/a/x/b", "/b"]),
-            ("/", &["/", "/a"], &[]),
-            ("/a/**", &["/a", "/a/b"], &["/b"]),
-        ] {
-            let pattern = Pattern::parse(pattern).unwrap();
-            for path in covered {
-                assert!(
-                    pattern.covers(&components(path.as_bytes())),
-                    "{pattern:?} {path}"
-                );
-            }
-            for path in not_covered {
-                assert!(
-                    !pattern.covers(&components(path.as_bytes())),
-                    "{pattern:?} {path}"
-                );
-            }
-        }
-        for text in ["", "**", "/../a", "a/./b", &"x".repeat(1025)] {
-            assert_eq!(Pattern::parse(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_made_to_blow_up_does_not() {
-        let pattern = Pattern::parse(&"**/a/".repeat(64)).unwrap();
-        let long = "/a".repeat(2000) + "/b";
-        let many = "**/b/a/".repeat(64);
-        assert!(pattern.covers(&components(long.as_bytes())));
-        assert!(
-            !Pattern::parse(&many)
-                .unwrap()
-                .covers(&components(long.as_bytes()))
-        );
-    }
-
-    #[test]
-    fn rules_are_parsed_and_the_later_ones_count() {
-        let mut rights = Rights::from(RightSet::READ_WRITE);
-        for text in [
-            "/pub read-only",
-            "/pub/in coming upload-only +list",
-            "*.exe -create -overwrite",
-            "/pub/tools +create",
-        ] {
-            rights.rules.push(Rule::parse(text).unwrap());
-        }
-        rights.hidden.push(Pattern::parse(".*").unwrap());
-        let may = |at: &str, right| rights.check(&path(at), right);
-        assert_eq!(may("/x", Right::Delete), Ok(()));
-        assert_eq!(may("/pub/x", Right::Delete), Err(Failure::Denied));
-        assert_eq!(may("/pub/x", Right::Read), Ok(()));
-        assert_eq!(may("/pub/in coming/x", Right::Create), Ok(()));
-        assert_eq!(may("/pub/in coming/x", Right::List), Ok(()));
-        assert_eq!(may("/pub/in coming/x", Right::Read), Err(Failure::Denied));
-        assert_eq!(may("/x.exe", Right::Create), Err(Failure::Denied));
-        assert_eq!(may("/x.exe", Right::Delete), Ok(()));
-        assert_eq!(may("/pub/tools/x.exe", Right::Create), Ok(()));
-        assert_eq!(
-            may("/pub/tools/x.exe", Right::Overwrite),
-            Err(Failure::Denied)
-        );
-        assert_eq!(may("/.ssh/x", Right::Read), Err(Failure::NotFound));
-        assert_eq!(may("/.ssh/x", Right::Create), Err(Failure::Denied));
-        for text in [
-            "/pub",
-            "/pub readonly",
-            "read-only",
-            "/../x none",
-            "/x +fly",
-        ] {
-            assert!(Rule::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn directories_with_rules_below_are_known() {
-        let mut rights = Rights::from(RightSet::READ_WRITE);
-        assert!(rights.are_the_same_below(&path("/a")));
-        rights.rules.push(Rule::parse("/a/*/c none").unwrap());
-        rights.rules.push(Rule::parse("*.exe -create").unwrap());
-        for (at, same) in [
-            ("/a", false),
-            ("/a/b", false),
-            ("/a/b/c", true),
-            ("/b", true),
-            ("/a/b/d", true),
-        ] {
-            assert_eq!(rights.are_the_same_below(&path(at)), same, "{at}");
-        }
-        rights.hidden.push(Pattern::parse("/**/x/y").unwrap());
-        assert!(!rights.are_the_same_below(&path("/b")));
-    }
-}
+mod tests;

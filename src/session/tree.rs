@@ -122,6 +122,13 @@ impl Session {
             return None;
         };
         let to = self.path_for(Right::Create, name)?;
+        if !self.rights()?.may_become(&from, &to) {
+            self.say(
+                Code::UNAVAILABLE,
+                "Permission denied: other rules hold at the new name.",
+            );
+            return None;
+        }
         let overwrites = self.rights()?.at(to.as_bytes()).has(Right::Overwrite);
         let question = Question::Simple(Code::FILE_ACTION_OK, "Renamed.");
         let request = match overwrites {

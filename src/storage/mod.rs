@@ -13,7 +13,8 @@
 //!
 //! - `root`: looking, entering, opening for reading.
 //! - `change`: making, removing, renaming, attributes.
-//! - `upload`: how a file arrives ([`Upload`]), `publish`: how it becomes visible.
+//! - `upload`: how a file arrives ([`Upload`]), `unique`: under which name if that is for the server
+//!   to choose, `publish`: how it becomes visible.
 //! - `listing`, `directory`, `names`, `lines`: LIST, NLST and MLSD ([`Listing`]).
 //! - `digest`: HASH and its kin, SIZE in TYPE A.
 
@@ -27,6 +28,7 @@ mod names;
 mod publish;
 mod root;
 mod space;
+mod unique;
 mod upload;
 mod work;
 

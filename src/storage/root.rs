@@ -139,8 +139,8 @@ impl Root {
         self.place(one).0.is(self.place(other).0)
     }
 
-    /// Whether a path is in the user's own tree, and not in a folder of others.
-    pub(super) fn is_own(&self, path: &VirtualPath) -> bool {
+    /// Whether a path is in the user's own tree, which counts for a quota, and not in a folder of others.
+    pub fn is_own(&self, path: &VirtualPath) -> bool {
         self.place(path).0.is(&self.directory)
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::config::{FailedUpload, UploadPolicy};
 use crate::proto::failure::Failure;
-use crate::proto::path::{NAME_BYTES_MAX, VirtualPath};
+use crate::proto::path::VirtualPath;
 use crate::quota::{Charge, FileId, Quota, Usage};
 use crate::sys::acting;
 use crate::sys::file::{self, FileKind, FileStatus};
@@ -22,9 +22,10 @@ use crate::sys::ids::Ids;
 use crate::sys::tree;
 use crate::uring::{self, Handle};
 
-use super::publish::{Leftover, Name, Replaces, Unseen, random};
+use super::publish::{Leftover, Name, Replaces, Unseen};
 use super::root::{INSIDE, Root, Unsuitable, failure, regular, unwritten};
 use super::space::{Floor, Space};
+use super::unique::Reserved;
 
 /// What becomes of a file that is there already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,23 +67,25 @@ impl Default for UploadRules {
 /// A file that arrives. Dropped without an end, it leaves what [`FailedUpload::Discard`] leaves.
 #[derive(Debug)]
 pub struct Upload {
-    file: Handle,
+    pub(super) file: Handle,
     position: u64,
     path: VirtualPath,
     failed: FailedUpload,
     space: Space,
     /// How it becomes visible at its end; `None`: it is written in place.
-    unseen: Option<Unseen>,
-    /// The file that keeps the name chosen for it.
-    reserved: Option<Leftover>,
+    pub(super) unseen: Option<Unseen>,
+    /// The name that was chosen for it (STOU), until its end.
+    pub(super) reserved: Option<Reserved>,
+    /// The file that was made under that name to be written in place; it goes with a broken upload.
+    pub(super) own: Option<Leftover>,
     /// The size from which a file written in place has to be cut down to `position`.
     cut_from: Option<u64>,
     /// The empty file that was made to be written in place.
     made: Option<Leftover>,
     /// The size of the file that is replaced or written to, if there is one.
     replaced: Option<u64>,
-    /// The file that has its name already: this one, or the one that keeps the name for it.
-    named: Option<FileId>,
+    /// The file, if it has its name already.
+    pub(super) named: Option<FileId>,
     /// What it counts for.
     charge: Option<Charge>,
     /// What it has to leave free.
@@ -214,7 +217,7 @@ impl Root {
             .is_some_and(|(ids, status)| status.uid != ids.uid || !ids.is_in(status.gid))
     }
 
-    fn begin(&self, file: OwnedFd, position: u64, path: &VirtualPath) -> Upload {
+    pub(super) fn begin(&self, file: OwnedFd, position: u64, path: &VirtualPath) -> Upload {
         Upload {
             file: self.directory.with(file),
             position,
@@ -223,6 +226,7 @@ impl Root {
             space: Space::default(),
             unseen: None,
             reserved: None,
+            own: None,
             cut_from: None,
             made: None,
             replaced: None,
@@ -314,38 +318,6 @@ impl Root {
         }
         Err(last)
     }
-
-    /// Finds a name that is free, and keeps it with an empty file: the reply that begins the
-    /// transfer has to tell it (RFC 1123 §4.1.2.9).
-    async fn write_unique(&self, path: &VirtualPath, mode: u32) -> Result<Upload, Failure> {
-        let (parent, wanted) = self.parent("upload", path).await?;
-        let directory = path.parent().unwrap_or_else(VirtualPath::root);
-        let flags = O_WRONLY | O_NOCTTY | O_CREAT | O_EXCL;
-        for attempt in 0..UNIQUE_ATTEMPTS_MAX {
-            let name = unique_name(wanted, attempt);
-            let file = match uring::open(&parent, &name, flags, mode, INSIDE).await {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(failure("upload", path, &error)),
-            };
-            let path = directory.join(&name).map_err(|_| Failure::NameInvalid)?;
-            let name = Name::new(&parent, &name);
-            let status = file::status(&file).map_err(|error| failure("upload", &path, &error))?;
-            let mut upload = self.begin(file, 0, &path);
-            upload.reserved = Some(Leftover::file(name.clone(), &status));
-            upload.named = Some((status.device, status.inode));
-            if self.settings.uploads == UploadPolicy::Whole {
-                let made = Unseen::make(name, Replaces::Likely, mode).await;
-                let (file, unseen) = made.map_err(|error| failure("upload", &path, &error))?;
-                upload.file = self.directory.with(file);
-                upload.unseen = Some(unseen);
-            } else {
-                lock(upload.file.fd(), &path)?;
-            }
-            return Ok(upload);
-        }
-        Err(Failure::Exists)
-    }
 }
 
 impl Upload {
@@ -419,7 +391,8 @@ impl Upload {
     ///
     /// # Errors
     /// As [`Upload::write`]; [`Failure::NotFound`] when somebody has removed the file, or its
-    /// directory, meanwhile; [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name has
+    /// directory, meanwhile; [`Failure::Exists`] when somebody else has got a name that is not to be
+    /// replaced; [`Failure::IsADirectory`], [`Failure::NotAFile`] when the name has
     /// become something that is not to be replaced. A whole upload leaves nothing then.
     pub async fn finish(mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
         let size = offset.saturating_add(bytes.len() as u64);
@@ -445,7 +418,7 @@ impl Upload {
         };
         if ended.is_ok() {
             self.settle(size);
-            self.reserved = None;
+            self.own = None;
         }
         drop(turn);
         if let Err(Unsuitable::Unwritten(error)) = ended {
@@ -496,26 +469,25 @@ impl Upload {
     pub async fn abandon(mut self) {
         let quota = self.quota();
         let turn = turn_of(&quota).await;
-        let (arrived, links) =
-            file::status(&self.file).map_or((0, 0), |status| (status.size, status.links));
+        let arrived = file::status(&self.file).map_or(0, |status| status.size);
         let keep = self.failed == FailedUpload::Keep && arrived > 0 && self.made.is_none();
         if keep {
             self.space.give_back(&self.file).await;
         }
         let kept = match &mut self.unseen {
-            // Written in place, it is there whatever becomes of the upload.
-            None if self.made.is_none() && self.reserved.is_none() => true,
-            _ if !keep => false,
-            None => true,
-            Some(unseen) if self.reserved.is_some() => unseen.publish(&self.file).await.is_ok(),
-            Some(unseen) => unseen.publish_new(&self.file).await,
+            Some(unseen) => keep && unseen.publish_new(&self.file).await,
+            None => {
+                if keep {
+                    self.own = None;
+                }
+                self.remove_leftovers().await;
+                // Written in place, it is there whatever becomes of the upload, unless it had no
+                // other name than the one just removed.
+                file::status(&self.file).is_ok_and(|status| status.links > 0)
+            }
         };
         if kept {
-            // Written in place, it may have lost its name.
-            if self.unseen.is_some() || links > 0 {
-                self.settle(arrived);
-            }
-            self.reserved = None;
+            self.settle(arrived);
         }
         drop(turn);
         self.discard(arrived).await;
@@ -523,9 +495,7 @@ impl Upload {
 
     /// Removes the names that exist for its sake only, and closes the file.
     async fn discard(mut self, size: u64) {
-        for leftover in self.leftovers() {
-            leftover.remove().await;
-        }
+        self.remove_leftovers().await;
         if let Some(charge) = self.charge.take() {
             charge.end();
         }
@@ -534,11 +504,17 @@ impl Upload {
         release(file, size).await;
     }
 
+    async fn remove_leftovers(&mut self) {
+        for leftover in self.leftovers() {
+            leftover.remove().await;
+        }
+    }
+
     fn leftovers(&mut self) -> impl Iterator<Item = Leftover> + use<> {
         let hidden = self.unseen.take().and_then(Unseen::into_leftover);
         hidden
             .into_iter()
-            .chain(self.reserved.take())
+            .chain(self.own.take())
             .chain(self.made.take())
     }
 }
@@ -561,27 +537,8 @@ async fn turn_of(quota: &Option<Arc<Quota>>) -> Option<tokio::sync::MutexGuard<'
     }
 }
 
-/// The name of the `attempt`th try: as wanted, then numbered, then random.
-fn unique_name(wanted: &[u8], attempt: u32) -> Vec<u8> {
-    let suffix = match attempt {
-        0 => String::new(),
-        1..=UNIQUE_NUMBERED_MAX => format!(".{attempt}"),
-        _ => format!(".{:016x}", random()),
-    };
-    let mut end = wanted.len().min(NAME_BYTES_MAX - suffix.len());
-    // Not in the midst of a character, of which UTF-8 has up to three bytes after the first.
-    for _ in 0..3 {
-        if wanted.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
-            end -= 1;
-        }
-    }
-    let mut name = wanted[..end].to_vec();
-    name.extend_from_slice(suffix.as_bytes());
-    name
-}
-
 /// Takes the right to write in place, until the file is closed.
-fn lock(file: &OwnedFd, path: &VirtualPath) -> Result<(), Failure> {
+pub(super) fn lock(file: &OwnedFd, path: &VirtualPath) -> Result<(), Failure> {
     locked(file::lock_exclusive(file), path)
 }
 
@@ -638,8 +595,3 @@ pub(super) async fn off_core<T: Send + 'static>(
 /// How much of a file is freed, or closed, on the core itself. ext4 frees extents of up to 128 MiB each, in
 /// microseconds as long as they are few.
 const FREED_INLINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// How many names are tried for STOU: the one wanted, numbered ones, and then random ones, of
-/// which hardly any is ever taken.
-const UNIQUE_ATTEMPTS_MAX: u32 = UNIQUE_NUMBERED_MAX + 8;
-const UNIQUE_NUMBERED_MAX: u32 = 99;

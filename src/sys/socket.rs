@@ -178,6 +178,21 @@ pub fn set_pacing_rate(socket: &impl AsFd, bytes_per_second: u64) -> io::Result<
     check(result).map(drop)
 }
 
+/// Bytes sent that the other side has not confirmed yet (SIOCOUTQ, tcp(7)).
+///
+/// # Errors
+/// What has become of the connection, if it is gone.
+pub fn undelivered(socket: &impl AsFd) -> io::Result<u64> {
+    if let Some(error) = SockRef::from(socket).take_error()? {
+        return Err(error);
+    }
+    let mut count: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int to the pointer.
+    let asked = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    check(asked)?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
 /// Makes the last close of this socket send a reset and drop unsent data (SO_LINGER 0).
 ///
 /// # Errors

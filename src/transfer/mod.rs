@@ -15,7 +15,7 @@ mod watch;
 mod wire;
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use buffers::Buffers;
 pub use drain::{Drains, is_worth_a_drain};
@@ -178,6 +178,7 @@ impl Prepared {
             // Without it the rate is kept all the same.
             let _ = sys::socket::set_pacing_rate(&**wire.socket(), spread);
         }
+        let is_upload = matches!(self, Self::Receive { .. });
         let outcome = match self {
             Self::Send {
                 file,
@@ -196,6 +197,9 @@ impl Prepared {
             }
             Self::List(listing) => list::run(depot, *listing, wire, watch, pace).await,
         };
+        if outcome == Err(Failure::VolumeUsedUp) && !is_upload {
+            delivery(depot, wire.socket(), watch).await;
+        }
         match outcome {
             Err(_) if watch.is_aborted() => Err(Failure::Aborted),
             Err(failure) => Err(failure),
@@ -236,3 +240,21 @@ async fn wait_for(readiness: uring::Readiness, depot: &Depot) -> Result<(), Fail
         Err(_) => Err(Failure::PeerStalled),
     }
 }
+
+/// Waits until the client has what was sent to it and counted, as long as it takes some: the reset
+/// that says that this is not the whole file would drop the rest.
+async fn delivery(depot: &Depot, socket: &Fd, watch: &Watch) {
+    let (mut least, mut since) = (u64::MAX, Instant::now());
+    while let Ok(left @ 1..) = sys::socket::undelivered(socket) {
+        if left < least {
+            (least, since) = (left, Instant::now());
+        }
+        if since.elapsed() >= depot.stall_timeout.get() || watch.is_aborted() {
+            return;
+        }
+        tokio::time::sleep(DELIVERY_LOOK).await;
+    }
+}
+
+/// How often it is looked whether a client has all of a download that its volume has cut short.
+const DELIVERY_LOOK: Duration = Duration::from_millis(10);

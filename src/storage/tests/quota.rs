@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::*;
-use crate::config::QuotaLimits;
+use crate::config::{FailedUpload, QuotaLimits, UploadPolicy};
 use crate::quota::{Quota, Quotas, Usage};
 use crate::storage::{UploadKind, UploadRules};
 use crate::sys::worker::Workers;
@@ -109,6 +109,104 @@ fn nothing_beyond_a_quota_is_stored() {
         assert_eq!(tree.names(""), ["old", "unique"]);
         assert_eq!(quotas.refusals(), 2);
     });
+}
+
+/// What others do to the name of a STOU under way, and how that ends.
+#[derive(Clone, Copy, Debug)]
+enum Meddling {
+    Remove,
+    Store,
+    RemoveAndStore,
+    RemoveAndStoreUnique,
+    Append,
+    RenameAway,
+    RenameAwayAndStore,
+    RenameOver,
+}
+
+/// Does it, and says whether a file of others has the name `k` afterwards.
+async fn meddle(tree: &Fixture, quota: &Arc<Quota>, how: Meddling) -> bool {
+    use Meddling::*;
+    let root = &tree.root;
+    let store = |kind| async move { store(tree, quota, "k", kind, 5).await.is_ok() };
+    match how {
+        Remove | RemoveAndStore | RemoveAndStoreUnique => {
+            let _ = root.remove_file(&at("k"), Some(quota)).await;
+        }
+        RenameAway | RenameAwayAndStore => {
+            let _ = root.rename(&at("k"), &at("j"), true, Some(quota)).await;
+        }
+        Store | Append | RenameOver => {}
+    }
+    match how {
+        Remove | RenameAway => false,
+        Store | RemoveAndStore | RenameAwayAndStore => store(UploadKind::Replace).await,
+        Append => store(UploadKind::Append).await,
+        // Another name, as long as the first one has its own.
+        RemoveAndStoreUnique => {
+            store(UploadKind::Unique).await && tree.names("").contains(&"k".into())
+        }
+        RenameOver => {
+            let renamed = root.rename(&at("m"), &at("k"), true, Some(quota)).await;
+            renamed.is_ok()
+        }
+    }
+}
+
+#[test]
+fn a_stou_whose_name_others_take_destroys_nothing_and_shifts_no_figure() {
+    use Meddling::*;
+    let rows = [
+        Remove,
+        Store,
+        RemoveAndStore,
+        RemoveAndStoreUnique,
+        Append,
+        RenameAway,
+        RenameAwayAndStore,
+        RenameOver,
+    ];
+    for uploads in [UploadPolicy::Whole, UploadPolicy::InPlace] {
+        for failed_upload in [FailedUpload::Discard, FailedUpload::Keep] {
+            for (how, ends) in rows.into_iter().flat_map(|how| [(how, true), (how, false)]) {
+                let settings = Files {
+                    uploads,
+                    failed_upload,
+                    ..Files::default()
+                };
+                run_with(settings, |tree| async move {
+                    let what = format!("{settings:?} {how:?}, ends: {ends}");
+                    let quota = make(&tree).of("alice", BYTES);
+                    store(&tree, &quota, "m", UploadKind::Replace, 5)
+                        .await
+                        .unwrap();
+                    let mut upload = begin(&tree, &quota, "k", UploadKind::Unique).await.unwrap();
+                    assert_eq!(upload.name(), b"k");
+                    upload.write(vec![1; 7], 0).await.0.unwrap();
+                    let is_taken = meddle(&tree, &quota, how).await;
+                    let is_stored = if ends {
+                        upload.finish(vec![1; 3], 7).await.0.is_ok()
+                    } else {
+                        upload.abandon().await;
+                        false
+                    };
+                    if is_taken {
+                        // One that is written in place may have been renamed.
+                        let is_whole = uploads == UploadPolicy::Whole;
+                        assert!(!is_stored || !is_whole, "{what}: two have one name");
+                        assert_eq!(tree.read("k").len(), 5, "{what}");
+                    }
+                    let names = tree.names("");
+                    let sizes = names.iter().map(|name| tree.read(name).len() as u64);
+                    assert_eq!(
+                        stored(&quota),
+                        (sizes.sum(), names.len() as u64),
+                        "{what}: {names:?}"
+                    );
+                });
+            }
+        }
+    }
 }
 
 #[test]

@@ -281,3 +281,6 @@ impl fmt::Debug for Channel {
         f.write_str("Channel")
     }
 }
+
+#[cfg(test)]
+mod tests;

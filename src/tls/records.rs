@@ -261,11 +261,11 @@ impl Sealer {
         content: &[u8],
         records: &mut Vec<u8>,
     ) -> Result<(), RecordError> {
-        let start = records.len();
-        records.resize(start + self.sealed_length(content.len()), 0);
+        let (start, place) = (records.len(), self.0.layout.prefix());
+        let behind = place + content.len();
+        records.resize(start + behind + self.0.layout.suffix(), 0);
         let record = &mut records[start..];
-        let place = self.0.layout.prefix();
-        record[place..place + content.len()].copy_from_slice(content);
+        record[place..behind].copy_from_slice(content);
         self.seal_one(kind, record)
     }
 
@@ -531,3 +531,6 @@ const USER_CANCELED: u8 = 90;
 
 /// Records in a row without content: OpenSSL 3 allows as many.
 const IDLE_RECORDS_MAX: u32 = 32;
+
+#[cfg(test)]
+mod tests;

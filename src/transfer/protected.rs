@@ -25,7 +25,7 @@ pub(super) async fn image(
     pace: Option<Pace>,
 ) -> Result<(), Failure> {
     let mut turn = Turn::new(&depot.gate, pace);
-    protected.take_outbox();
+    protected.take_outbox(depot);
     let mut is_blocking = false;
     while offset < end {
         turn.allow(watch).await?;
@@ -68,7 +68,7 @@ pub(super) async fn send_all(
     turn: &mut Turn<'_>,
     watch: &Watch,
 ) -> Result<(), Failure> {
-    protected.take_outbox();
+    protected.take_outbox(depot);
     while !bytes.is_empty() {
         turn.allow(watch).await?;
         let count = turn.begin().await.min(PIECE_BYTES) as usize;
@@ -81,13 +81,15 @@ pub(super) async fn send_all(
     Ok(())
 }
 
-/// Sends what has to go before so much content: what the client waits for, and other keys.
+/// Looks whether the client has said something, and sends what has to go before so much content: what it
+/// waits for, and other keys.
 async fn prepare(
     depot: &Depot,
     content: usize,
     protected: &mut Protected,
     turn: &mut Turn<'_>,
 ) -> Result<(), Failure> {
+    protected.listen(depot)?;
     if let Err(error) = protected.channel.prepare(content) {
         // The alert that says why, if it fits.
         let _ = protected.send_some();
@@ -141,6 +143,9 @@ async fn flush(depot: &Depot, protected: &mut Protected) -> Result<(), Failure> 
 
 /// Tells the client that what was sent is all.
 pub(super) async fn finish(depot: &Depot, protected: &mut Protected) -> Result<(), Failure> {
+    // What is not read resets the connection when it is closed (RFC 2525 §2.17), and with it what is on
+    // its way.
+    protected.listen(depot)?;
     protected.channel.close();
     flush(depot, protected).await
 }
@@ -222,14 +227,39 @@ fn respond(protected: &mut Protected) -> Result<(), Failure> {
 }
 
 impl Protected {
-    /// Takes a buffer for records that are to be sent, if there is none. Nothing more is received: it is
-    /// the one for that.
-    fn take_outbox(&mut self) {
+    /// Takes a buffer for records that are to be sent, if there is none.
+    fn take_outbox(&mut self, depot: &Depot) {
         if !self.channel.has_outbox() {
-            self.channel
-                .set_outbox(std::mem::take(&mut self.inbox.bytes));
-            self.inbox.cursor = 0;
+            let outbox = match self.inbox.rest().is_empty() {
+                // A client that only receives says hardly ever anything.
+                true => std::mem::take(&mut self.inbox).bytes,
+                false => depot.buffers.take(),
+            };
+            self.channel.set_outbox(outbox);
         }
+    }
+
+    /// Takes what a client says that is sent a file: KeyUpdate, or an alert. Data of its own mean nothing.
+    fn listen(&mut self, depot: &Depot) -> Result<(), Failure> {
+        let has_come = !self.inbox.rest().is_empty()
+            || matches!(sys::socket::peek(&self.socket, &mut [0]), Ok(1));
+        if self.has_client_ended || !has_come {
+            return Ok(());
+        }
+        if self.inbox.bytes.capacity() == 0 {
+            self.inbox.bytes = depot.buffers.take();
+        }
+        // One that cannot be received from cannot be sent to, either, which tells why.
+        let _ = self.inbox.receive(&self.socket, RECEIVE_BYTES);
+        let mut meaningless = Vec::with_capacity(CONTENT_BYTES_MAX + 1);
+        while let Opened::Record(_, content) = self.open_some(&mut meaningless)? {
+            meaningless.clear();
+            if content == Content::End {
+                self.has_client_ended = true;
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads so many bytes of a file into the places of records, if they are in memory.
@@ -282,7 +312,7 @@ fn not_sealed(error: RecordError) -> Failure {
 }
 
 /// What is read and sealed at a time: with what the socket makes of it, it stays in the CPU's second cache.
-const PIECE_RECORDS: usize = 8;
+const PIECE_RECORDS: usize = 16;
 const PIECE_BYTES: u64 = (PIECE_RECORDS * CONTENT_BYTES_MAX) as u64;
 
 /// The same from the disk: as much as a buffer has room for.

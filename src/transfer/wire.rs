@@ -23,10 +23,12 @@ pub(super) struct Protected {
     pub(super) inbox: Inbox,
     /// How much of the next record's content the rates have let through.
     pub(super) paid: usize,
+    /// The client has said that it sends nothing more.
+    pub(super) has_client_ended: bool,
 }
 
 /// What came over a protected data connection, from `cursor` on not yet decrypted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) bytes: Vec<u8>,
     pub(super) cursor: usize,
@@ -76,6 +78,7 @@ impl Wire {
             channel: handshake.finish().map_err(|error| failed(&error))?,
             inbox,
             paid: 0,
+            has_client_ended: false,
         };
         Ok(Self {
             socket,

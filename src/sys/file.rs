@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -191,42 +191,37 @@ pub fn send_file(
     Ok(sent)
 }
 
-/// Reads up to `count` bytes of a file from `offset` behind what `buffer` holds, up to its capacity, if
-/// they are in memory; may be fewer. 0: the file ends here.
+/// Reads bytes of a file from `offset` into `places`, one after the other, if they are in memory; may be
+/// fewer than fit. 0: the file ends here.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] when the first byte is not in memory, or its file system cannot tell;
 /// otherwise as preadv2(2).
 pub fn read_resident(
     file: &impl AsFd,
-    buffer: &mut Vec<u8>,
+    places: &mut [IoSliceMut<'_>],
     offset: u64,
-    count: usize,
 ) -> io::Result<usize> {
-    let room = buffer.spare_capacity_mut();
-    let slice = libc::iovec {
-        iov_base: room.as_mut_ptr().cast(),
-        iov_len: room.len().min(count),
-    };
     let (file, offset) = (file.as_fd(), offset_of(offset)?);
-    let read = |flags| {
-        // SAFETY: one iovec over the room behind the vector's contents, which outlives the call.
-        let result = unsafe { libc::preadv2(file.as_raw_fd(), &raw const slice, 1, offset, flags) };
+    // IOV_MAX of Linux; the kernel refuses more.
+    let count = places.len().min(1024) as libc::c_int;
+    let mut read = |flags| {
+        let places = places.as_mut_ptr().cast();
+        // SAFETY: an IoSliceMut has the layout of an iovec (std documents it), and the places are borrowed
+        // mutably for the call.
+        let result = unsafe { libc::preadv2(file.as_raw_fd(), places, count, offset, flags) };
         check_count(result)
     };
-    let mut result = read(libc::RWF_NOWAIT);
+    let result = read(libc::RWF_NOWAIT);
     let cannot_tell = |error: &io::Error| error.raw_os_error() == Some(libc::EOPNOTSUPP);
     if result.as_ref().is_err_and(cannot_tell) {
         // tmpfs does not know the flag (as of Linux 6.18), and never waits.
-        result = match file_system(&file) {
+        return match file_system(&file) {
             FileSystem::Tmpfs => read(0),
             _ => Err(io::ErrorKind::WouldBlock.into()),
         };
     }
-    let read = result?;
-    // SAFETY: the kernel has written `read` bytes behind the contents, within the capacity.
-    unsafe { buffer.set_len(buffer.len() + read) };
-    Ok(read)
+    result
 }
 
 /// Where a window of a file is.

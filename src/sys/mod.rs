@@ -12,7 +12,6 @@ pub mod credentials;
 pub mod directory;
 pub mod file;
 pub mod flag;
-pub mod gather;
 pub mod guarded;
 #[cfg(feature = "pam")]
 pub mod handing;

@@ -1,12 +1,15 @@
 //! TLS without I/O: certificates and their keys ([`Tls::load`]), which control session a data
-//! connection belongs to ([`SessionTls`]), and the protocol itself as a machine that turns bytes into
-//! bytes ([`Stream`]).
+//! connection belongs to ([`SessionTls`]), and the protocol itself as machines that turn bytes into
+//! bytes: [`Stream`] for control connections; for data connections [`Handshake`], and [`Channel`] behind it.
 //!
-//! The protocol is rustls with the cryptography of aws-lc-rs. What is loaded here is shared by all
+//! The protocol is rustls with the cryptography of aws-lc-rs; records of data connections are ours. What is loaded here is shared by all
 //! cores and does not change: a reload loads it anew, and sessions keep what they began with. The keys
 //! of session tickets are the process's, so that sessions are resumed on whichever core.
 
 mod certificates;
+mod channel;
+mod handshake;
+mod records;
 mod resumption;
 mod stream;
 
@@ -20,6 +23,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 
 pub use certificates::CertificateError;
+pub use channel::Channel;
+pub use handshake::Handshake;
+pub use records::{CONTENT_BYTES_MAX, Content, Opened, Opener, RecordError, Sealer};
 pub use resumption::Keys;
 pub use stream::{Stream, TlsError};
 
@@ -157,6 +163,8 @@ impl SessionTls {
             // one that closes its socket without having read it resets the connection, and what is on
             // its way is lost (Go's crypto/tls, and thus rclone 1.60).
             config.send_tls13_tickets = usize::from(!is_upload);
+            // The keys are for the records of `Channel`.
+            config.enable_secret_extraction = true;
             Arc::new(config)
         });
         DataTls {
@@ -187,12 +195,12 @@ pub struct DataTls {
 }
 
 impl DataTls {
-    /// The engine of a data connection.
+    /// The engine of a data connection's handshake.
     ///
     /// # Errors
     /// None that is known.
-    pub fn stream(&self) -> Result<Stream, TlsError> {
-        Stream::new(Arc::clone(&self.config))
+    pub fn handshake(&self) -> Result<Handshake, TlsError> {
+        Handshake::new(Arc::clone(&self.config))
     }
 
     /// How long its handshake may take.

@@ -1,4 +1,4 @@
-//! One TLS connection as a machine without I/O: what came goes in, what is to be sent comes out.
+//! TLS on a control connection as a machine without I/O: what came goes in, what is to be sent comes out.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -77,19 +77,6 @@ impl Stream {
     pub fn write(&mut self, bytes: &[u8]) {
         // It takes everything, since it has no limit, and fails of nothing.
         let _ = self.0.writer().write_all(bytes);
-    }
-
-    /// Whether something is to be sent.
-    pub fn wants_write(&self) -> bool {
-        self.0.wants_write()
-    }
-
-    /// Hands what is to be sent to `writer`, once.
-    ///
-    /// # Errors
-    /// What `writer` fails of.
-    pub fn write_to(&mut self, writer: &mut dyn Write) -> io::Result<usize> {
-        self.0.write_tls(writer)
     }
 
     /// Takes all that is to be sent.

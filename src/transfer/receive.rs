@@ -6,6 +6,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::buffers::CHUNK_BYTES;
 use super::turn::Turn;
 use super::{Depot, Watch, Wire, protected, wait_for};
 use crate::proto::argument::TypeCode;
@@ -138,14 +139,15 @@ async fn fill(
         return protected::fill(depot, chunk, protected, turn, watch).await;
     }
     let socket = wire.socket();
-    while chunk.len() < chunk.capacity() {
+    while chunk.len() < CHUNK_BYTES {
         turn.allow(watch).await?;
+        let room = CHUNK_BYTES - chunk.len();
         let count = match turn.begin().await {
             // As much as is there: the quantum decides when the turn is over, no more.
             _ if !turn.is_paced() => usize::MAX,
             count => count as usize,
         };
-        match sys::socket::receive_behind(socket, chunk, count) {
+        match sys::socket::receive_behind(socket, chunk, count.min(room)) {
             Ok(0) => return Ok(Filled::End),
             Ok(received) => {
                 watch.add(received);

@@ -105,9 +105,19 @@ impl<'a> Turn<'a> {
 
     /// Counts bytes; when the turn is over, lets everybody else have theirs.
     pub(super) async fn spend(&mut self, bytes: usize) {
+        self.pay(bytes as u64);
+        self.count(bytes).await;
+    }
+
+    /// Counts bytes for the rates alone.
+    pub(super) fn pay(&mut self, bytes: u64) {
         if let Some(pace) = &mut self.pace {
-            pace.spend(bytes as u64);
+            pace.spend(bytes);
         }
+    }
+
+    /// Counts bytes, or what takes as long, for the turn alone.
+    pub(super) async fn count(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes as u64);
         if self.left == 0 {
             self.adapt();

@@ -1,11 +1,11 @@
 //! A data connection, protected by TLS or not.
 
-use std::io::{self, IoSlice, Write};
+use std::io;
 
 use super::{Depot, Watch, protected};
 use crate::proto::failure::Failure;
 use crate::sys;
-use crate::tls::{DataTls, Stream};
+use crate::tls::{Channel, DataTls, Handshake};
 use crate::uring::{self, Fd};
 
 /// A data connection.
@@ -19,9 +19,18 @@ pub struct Wire {
 #[derive(Debug)]
 pub(super) struct Protected {
     pub(super) socket: Fd,
-    pub(super) stream: Stream,
-    /// What came, from `cursor` on not yet decrypted.
-    pub(super) records: Vec<u8>,
+    pub(super) channel: Channel,
+    pub(super) inbox: Inbox,
+    /// How much of the next record's content the rates have let through.
+    pub(super) paid: usize,
+    /// The client has said that it sends nothing more.
+    pub(super) has_client_ended: bool,
+}
+
+/// What came over a protected data connection, from `cursor` on not yet decrypted.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub(super) bytes: Vec<u8>,
     pub(super) cursor: usize,
 }
 
@@ -45,19 +54,18 @@ impl Wire {
         tls: &DataTls,
         watch: &Watch,
     ) -> Result<Self, Failure> {
-        let stream = tls.stream().map_err(|error| failed(&error))?;
-        let mut protected = Box::new(Protected {
-            socket: Fd::clone(&socket),
-            stream,
-            records: depot.buffers.take(),
+        let mut handshake = tls.handshake().map_err(|error| failed(&error))?;
+        let mut inbox = Inbox {
+            bytes: depot.buffers.take(),
             cursor: 0,
-        });
-        let handshake = tokio::time::timeout(tls.handshake_timeout(), protected.shake_hands());
-        match watch.unless_aborted(handshake).await? {
+        };
+        let shaking = shake_hands(&socket, &mut handshake, &mut inbox);
+        let shaking = tokio::time::timeout(tls.handshake_timeout(), shaking);
+        match watch.unless_aborted(shaking).await? {
             Ok(shaken) => shaken?,
             Err(_) => return Err(failed(&"the handshake takes too long")),
         }
-        let resumed = protected.stream.is_resumed();
+        let resumed = handshake.is_resumed();
         watch.set_protection(match resumed {
             true => "resumed",
             false => "not resumed",
@@ -65,9 +73,16 @@ impl Wire {
         if !tls.accepts(resumed) {
             return Err(Failure::NotResumed);
         }
+        let protected = Protected {
+            socket: Fd::clone(&socket),
+            channel: handshake.finish().map_err(|error| failed(&error))?,
+            inbox,
+            paid: 0,
+            has_client_ended: false,
+        };
         Ok(Self {
             socket,
-            protected: Some(protected),
+            protected: Some(Box::new(protected)),
         })
     }
 
@@ -82,83 +97,70 @@ impl Wire {
 
     /// Tells the client that what was sent is all.
     pub(super) async fn finish(&mut self, depot: &Depot) -> Result<(), Failure> {
-        if let Some(protected) = &mut self.protected {
-            protected.stream.close();
-            protected::flush(depot, protected).await?;
+        match &mut self.protected {
+            Some(protected) => protected::finish(depot, protected).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives back what it has of the depot.
     pub fn put_away(self, depot: &Depot) {
         if let Some(protected) = self.protected {
-            depot.buffers.give(protected.records);
+            depot.buffers.give(protected.inbox.bytes);
+            depot.buffers.give(protected.channel.into_outbox());
         }
     }
 }
 
-impl Protected {
-    async fn shake_hands(&mut self) -> Result<(), Failure> {
-        loop {
-            while self.stream.wants_write() {
-                match self.send_some() {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        let ready = uring::writable(&self.socket).await;
-                        ready.map_err(|error| failed(&error))?;
-                    }
-                    Err(error) => return Err(failed(&error)),
-                }
+async fn shake_hands(
+    socket: &Fd,
+    handshake: &mut Handshake,
+    inbox: &mut Inbox,
+) -> Result<(), Failure> {
+    while !handshake.is_over() {
+        let received = inbox.receive(socket, RECEIVE_BYTES);
+        match received {
+            Ok(0) => return Err(failed(&"the client has left")),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let ready = uring::readable(socket).await;
+                ready.map_err(|error| failed(&error))?;
+                continue;
             }
-            if !self.stream.is_handshaking() {
-                return Ok(());
-            }
-            if self.cursor == self.records.len() {
-                match self.receive_some() {
-                    Ok(0) => return Err(failed(&"the client has left")),
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        let ready = uring::readable(&self.socket).await;
-                        ready.map_err(|error| failed(&error))?;
-                        continue;
-                    }
-                    Err(error) => return Err(failed(&error)),
-                }
-            }
-            self.open_some().map_err(|_| Failure::NegotiationFailed)?;
-            // The end of an empty file may come with that of the handshake.
-            if self.stream.is_handshaking() && self.stream.peer_has_closed() {
-                return Err(failed(&"the client has ended it"));
-            }
-            // However fast the client sends, others have their turns.
-            uring::pause().await;
+            Err(error) => return Err(failed(&error)),
         }
-    }
-
-    /// Sends what the socket takes of what is encrypted.
-    pub(super) fn send_some(&mut self) -> io::Result<()> {
-        let mut outlet = Outlet(&self.socket);
-        self.stream.write_to(&mut outlet).map(drop)
-    }
-
-    /// Receives what is there, when all that was there before has been decrypted.
-    pub(super) fn receive_some(&mut self) -> io::Result<usize> {
-        self.records.clear();
-        self.cursor = 0;
-        sys::socket::receive_behind(&self.socket, &mut self.records, usize::MAX)
-    }
-
-    /// Decrypts some of what came.
-    pub(super) fn open_some(&mut self) -> Result<(), Failure> {
-        let mut rest = &self.records[self.cursor..];
-        let opened = self.stream.receive(&mut rest);
-        self.cursor = self.records.len() - rest.len();
-        opened.map_err(|error| {
+        let used = handshake.receive(&mut inbox.bytes[inbox.cursor..]);
+        inbox.cursor += used.as_ref().copied().unwrap_or(0);
+        let output = handshake.take_output();
+        if let Err(error) = used {
             // The alert that says why, if it fits.
-            let _ = self.send_some();
-            tracing::debug!(%error, "TLS failed on a data connection");
-            Failure::PeerReset
-        })
+            let _ = sys::socket::send(socket, &output);
+            return Err(failed(&error));
+        }
+        let (sent, _) = uring::send_all(socket, output).await;
+        sent.map_err(|error| failed(&error))?;
+        // However fast the client sends, others have their turns.
+        uring::pause().await;
+    }
+    Ok(())
+}
+
+impl Inbox {
+    /// What has not been decrypted.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.cursor..]
+    }
+
+    /// Receives what is there, at most so many bytes, behind what has not been decrypted.
+    pub(super) fn receive(&mut self, socket: &Fd, count: usize) -> io::Result<usize> {
+        if self.cursor > 0 {
+            let rest = self.cursor..self.bytes.len();
+            let length = rest.len();
+            self.bytes.copy_within(rest, 0);
+            self.bytes.truncate(length);
+            self.cursor = 0;
+        }
+        sys::socket::receive_behind(socket, &mut self.bytes, count)
     }
 }
 
@@ -167,19 +169,5 @@ fn failed(error: &dyn std::fmt::Display) -> Failure {
     Failure::NegotiationFailed
 }
 
-/// A socket that takes what it can at once.
-struct Outlet<'a>(&'a Fd);
-
-impl Write for Outlet<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::socket::send(self.0, bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::gather::send_vectored(self.0, slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+/// Received at a time in a handshake, whose messages are short.
+const RECEIVE_BYTES: usize = 16 * 1024;

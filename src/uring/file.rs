@@ -4,6 +4,7 @@
 //! the buffer.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, squeue, types};
@@ -53,6 +54,48 @@ pub async fn read_at(file: &Fd, buffer: Vec<u8>, offset: u64) -> (io::Result<usi
             unsafe { buffer.set_len(count) };
         }
         return (result, buffer);
+    }
+}
+
+/// Reads once into these places of `buffer`, one after the other, from `offset`; 0 bytes are the end of the
+/// file. The buffer is as long as before.
+///
+/// # Errors
+/// As preadv(2).
+///
+/// # Panics
+/// When there is no place, or one that is not in the buffer.
+pub async fn read_scattered_at(
+    file: &Fd,
+    buffer: Vec<u8>,
+    places: impl Iterator<Item = Range<usize>>,
+    offset: u64,
+) -> (io::Result<usize>, Vec<u8>) {
+    let mut buffer = buffer;
+    if let Err(error) = position_of(offset) {
+        return (Err(error), buffer);
+    }
+    let slices = places.map(|place| {
+        let place = &mut buffer[place];
+        libc::iovec {
+            iov_base: place.as_mut_ptr().cast(),
+            iov_len: place.len(),
+        }
+    });
+    let mut slices: Vec<libc::iovec> = slices.collect();
+    assert!(!slices.is_empty(), "no place reads nothing");
+    loop {
+        let raw = types::Fd(file.as_raw_fd());
+        let entry = opcode::Readv::new(raw, slices.as_ptr(), length_of(slices.len()))
+            .offset(offset)
+            .build();
+        // SAFETY: the entry points to the slices, and these into the buffer; `data` owns the heap blocks of
+        // both, which stay where they are when the vectors move, and keeps the descriptor open.
+        let (result, lent) = unsafe { submit((Fd::clone(file), buffer, slices), entry) }.await;
+        (_, buffer, slices) = lent;
+        if !hit_by_withdrawal(&result) {
+            return (result.map(|count| count as usize), buffer);
+        }
     }
 }
 
@@ -179,6 +222,23 @@ mod tests {
             let (result, read) = read_at(file.fd(), read, 0).await;
             assert_eq!(result.unwrap(), 300_005);
             assert_eq!(&read[..6], [0, 0, 0, 0, 0, bytes[0]]);
+        });
+    }
+
+    #[test]
+    fn places_are_filled_in_order() {
+        on_ring(|| async {
+            let file = temporary();
+            let (result, _) = write_all_at(&file, b"abcdefgh".to_vec(), 0).await;
+            result.unwrap();
+            let places = || [2..5, 7..9].into_iter();
+            let (result, read) =
+                read_scattered_at(file.fd(), b"..........".to_vec(), places(), 1).await;
+            assert_eq!((result.unwrap(), &read[..]), (5, &b"..bcd..ef."[..]));
+            let (result, read) = read_scattered_at(file.fd(), read, places(), 5).await;
+            assert_eq!((result.unwrap(), &read[..]), (3, &b"..fgh..ef."[..]));
+            let (result, _) = read_scattered_at(file.fd(), read, places(), 8).await;
+            assert_eq!(result.unwrap(), 0);
         });
     }
 

@@ -40,7 +40,7 @@ use std::rc::Rc;
 pub use accept::{accept, connect};
 pub use chain::{Naming, Step, write_and_name};
 pub use exchange::{Receive, Sending, receive, send, send_all};
-pub use file::{read_at, reserve, splice, write_all_at};
+pub use file::{read_at, read_scattered_at, reserve, splice, write_all_at};
 pub use names::{link, link_file, make_directory, rename, unlink};
 pub use open::open;
 pub use personality::{Handle, Personality};

@@ -106,6 +106,7 @@ def build(kernel, program, settings, scratch):
         stripped = program
     archive.program(program, "usr/bin/ringftpd", stripped.read_bytes())
     archive.program(which("curl"))
+    archive.program(which("openssl"))
     if shutil.which("lftp"):
         archive.program(which("lftp"))
     add_python(archive)

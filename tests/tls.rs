@@ -83,6 +83,28 @@ fn curl_gets_puts_and_lists() {
     );
 }
 
+#[test]
+fn files_come_whole_whoever_seals_them_and_with_whichever_keys() {
+    let big = noise(BIG, 1);
+    for kernel in ["auto", "off"] {
+        let setup = Setup::new().tls().set("tls.kernel", format!("{kernel:?}"));
+        let server = setup.set("tls.renew_keys_after", "\"1 MiB\"").start();
+        server.put("big", &big);
+        // Whether this kernel has TLS is its own affair; it is told in any case.
+        assert!(server.log().contains("kernel TLS: "), "{}", server.log());
+        assert!(kernel == "auto" || server.log().contains("kernel TLS: off (tls.kernel)"));
+        let url = format!("ftp://{}/big", server.address());
+        for suite in ["TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"] {
+            let got = curl(&server, &["--tls13-ciphers", suite, &url]).success();
+            assert!(got == big, "{kernel} {suite}");
+        }
+        let got = curl(&server, &["--tls-max", "1.2", &url]).success();
+        assert!(got == big, "{kernel} TLS 1.2");
+        let rest = curl(&server, &["--continue-at", "12345678", &url]).success();
+        assert!(rest == big[12_345_678..], "{kernel}");
+    }
+}
+
 /// Python's ftplib, with and without resumption of the control connection's session.
 const FTPLIB: &str = r#"
 import ftplib, io, ssl, sys

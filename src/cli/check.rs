@@ -7,6 +7,7 @@ use super::survey::{self, Survey};
 use super::{EXIT_FAILED, Failure, ServeArgs, print};
 use crate::auth;
 use crate::config::{Announce, Config, FailedUpload, Problem, UploadPolicy, duration_text, rights};
+use crate::server::KernelTls;
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let Resolved { config, source } = serve::resolve(args).map_err(|failure| Failure {
@@ -54,8 +55,12 @@ fn summary(config: &Config, survey: &Survey) -> String {
         ("logins", logins(config, survey)),
         ("uploads", uploads(config)),
         ("limits", limits(config)),
+        ("tls", tls(config)),
         ("runs as", runs_as(config)),
     ] {
+        if text.is_empty() {
+            continue;
+        }
         // Writing to a String does not fail.
         let _ = writeln!(out, "  {topic:<8} {text}");
     }
@@ -157,6 +162,11 @@ fn limits(config: &Config) -> String {
         duration_text(limits.idle_timeout),
         duration_text(limits.stall_timeout),
     )
+}
+
+/// The server looks at the kernel with rights that who looks here may not have.
+fn tls(config: &Config) -> String {
+    KernelTls::probe(config).map_or_else(String::new, |found| found.to_string())
 }
 
 fn runs_as(config: &Config) -> String {

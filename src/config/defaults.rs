@@ -5,11 +5,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::tls::RENEW_KEYS_MAX;
 use super::{
     Admin, Allowance, Announce, Anonymous, ClientCertificates, ClientLogin, Cores, Data,
-    DataResumption, FailedUpload, Files, GuardLimits, Limits, Log, LogFormat, LogLevel, Own,
-    OwnFiles, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, SourceKind, Steering, Tls,
-    TlsPolicy, TlsVersion, UploadPolicy, Users,
+    DataResumption, FailedUpload, Files, GuardLimits, KernelTls, Limits, Log, LogFormat, LogLevel,
+    Own, OwnFiles, PeerCheck, PortRange, QuotaLimits, Rates, Server, Slices, SourceKind, Steering,
+    Tls, TlsPolicy, TlsVersion, UploadPolicy, Users,
 };
 use crate::proto::rights::RightSet;
 
@@ -118,6 +119,8 @@ impl Default for Tls {
             client_crls: Vec::new(),
             client_login: ClientLogin::Password,
             handshake_timeout: Duration::from_secs(10),
+            kernel: KernelTls::Auto,
+            renew_keys_after: RENEW_KEYS_MAX,
             hosts: Vec::new(),
         }
     }

@@ -90,6 +90,8 @@ pub const KEYS: Schema = &[
             "client_crls",
             "client_login",
             "handshake_timeout",
+            "kernel",
+            "renew_keys_after",
         ],
     ),
     ("files", &["umask", "uploads", "failed_upload", "min_free"]),

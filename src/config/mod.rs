@@ -56,8 +56,8 @@ pub use ports::PortRange;
 pub use quota::QuotaLimits;
 pub use server::{GREETING_LENGTH_MAX, LISTENERS_MAX, Server, Steering};
 pub use tls::{
-    CertificateFiles, ClientCertificates, ClientLogin, DataResumption, HostCertificates, Tls,
-    TlsPolicy, TlsVersion,
+    CertificateFiles, ClientCertificates, ClientLogin, DataResumption, HostCertificates, KernelTls,
+    Tls, TlsPolicy, TlsVersion,
 };
 pub use units::duration_text;
 pub use users::{Anonymous, HASH_THREADS_MAX, SourceKind, Users};

@@ -27,6 +27,7 @@ impl Config {
             limits.sessions_waiting != new.sessions_waiting,
             "limits.sessions_waiting",
         );
+        compare(self.tls.kernel != other.tls.kernel, "tls.kernel");
         let (users, new) = (&self.users, &other.users);
         compare(users.state != new.state, "users.state");
         compare(users.system != new.system, "users.system");
@@ -48,6 +49,7 @@ impl Config {
         config.server.greeting.clone_from(&self.server.greeting);
         config.server.balance = self.server.balance;
         config.limits.sessions_waiting = running.limits.sessions_waiting;
+        config.tls.kernel = running.tls.kernel;
         config.users.state.clone_from(&running.users.state);
         config.users.system = running.users.system;
         config

@@ -137,6 +137,8 @@ fn every_key_has_an_effect() {
             "\"name\"\nclient_certificates = \"optional\"\nclient_ca = \"/x\"",
         ),
         ("tls", "handshake_timeout", "\"1 s\""),
+        ("tls", "kernel", "\"off\""),
+        ("tls", "renew_keys_after", "\"1 GiB\""),
         ("files", "umask", "\"077\""),
         ("files", "uploads", "\"in-place\""),
         ("files", "failed_upload", "\"keep\""),
@@ -616,6 +618,11 @@ const REFUSALS: &[(&str, &str, &[&str])] = &[
         "[tls]\nclient_login = \"name\"",
         "2:16",
         &["nobody is asked for a certificate"],
+    ),
+    (
+        "[tls]\nrenew_keys_after = \"64 KiB\"",
+        "2:20",
+        &["must be from 1 MiB to 256 GiB"],
     ),
     (
         "[tls]\npolicy = \"require-data\"",

@@ -32,6 +32,10 @@ pub struct Tls {
     pub client_login: ClientLogin,
     /// How long a handshake may take; at least 1 s.
     pub handshake_timeout: Duration,
+    /// Whether the kernel seals what is sent, where it can.
+    pub kernel: KernelTls,
+    /// How many bytes a data connection sends with the same keys, if it has a way to others.
+    pub renew_keys_after: u64,
     /// The certificates of virtual hosts that have their own.
     pub hosts: Vec<HostCertificates>,
 }
@@ -80,6 +84,15 @@ pub enum TlsPolicy {
     RequireLogin,
     /// Whoever logs in, and on every data connection.
     RequireData,
+}
+
+/// Whether the kernel seals what is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KernelTls {
+    /// Where it can.
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// A version of TLS.
@@ -189,6 +202,14 @@ impl Tls {
             )
         });
         section.read("handshake_timeout", &mut self.handshake_timeout, wait);
+        section.read("kernel", &mut self.kernel, |value| {
+            units::choice(value, &[("auto", KernelTls::Auto), ("off", KernelTls::Off)])
+        });
+        section.read(
+            "renew_keys_after",
+            &mut self.renew_keys_after,
+            renew_keys_after,
+        );
     }
 
     fn contradictions(&self) -> Option<Problem> {
@@ -269,6 +290,14 @@ pub(super) fn certificates(value: &Value<'_>) -> Result<Vec<CertificateFiles>, W
     Ok(certificates)
 }
 
+fn renew_keys_after(value: &Value<'_>) -> Result<u64, Wrong> {
+    let bytes = units::size(value)?;
+    match (RENEW_KEYS_MIN..=RENEW_KEYS_MAX).contains(&bytes) {
+        true => Ok(bytes),
+        false => Err(Wrong::new("must be from 1 MiB to 256 GiB")),
+    }
+}
+
 fn paths(value: &Value<'_>) -> Result<Vec<PathBuf>, Wrong> {
     let Some(list) = value.get_ref().as_array() else {
         let example = "a list of files, such as [\"/etc/ringftpd/clients.crl\"]";
@@ -304,6 +333,11 @@ fn files(value: &Value<'_>) -> Result<CertificateFiles, Wrong> {
         certificate,
     })
 }
+
+/// Less would be busy with keys alone; AES-GCM with one key is good for 2^24 records (RFC 8446 §5.5 allows
+/// 2^24.5), of 16 KiB each.
+const RENEW_KEYS_MIN: u64 = 1 << 20;
+pub(super) const RENEW_KEYS_MAX: u64 = 1 << (24 + 14);
 
 /// Each is looked at when it changes.
 const CERTIFICATES_MAX: usize = 1024;

@@ -5,6 +5,7 @@ mod admin;
 mod admission;
 mod certificates;
 mod door;
+mod kernel_tls;
 mod listener;
 mod mailbox;
 mod metrics;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use kernel_tls::KernelTls;
 pub use summary::Summary;
 
 use crate::auth::{Authenticator, Helpers};
@@ -144,7 +146,7 @@ pub fn run(
     let ground = Ground::prepare(&config)?;
     let active_source_port = source_port(&config);
     let summary = Summary::new(&config, &ground, active_source_port);
-    summary.warn();
+    summary.log();
     passive::warn_of_taken(&ground.bound.taken(&ground.pools));
     let resolver = resolver(&config)?;
     let config = Arc::new(config);
@@ -224,6 +226,7 @@ struct Ground {
     signals: Signals,
     keys: Arc<Keys>,
     tls: Option<Arc<Tls>>,
+    kernel_tls: Option<KernelTls>,
 }
 
 impl Ground {
@@ -245,6 +248,7 @@ impl Ground {
         let signals = Signals::block().map_err(system("block signals"))?;
         let keys = Keys::new().map_err(|error| system("make keys")(io::Error::other(error)))?;
         let tls = Tls::load(&config.tls, &keys).map_err(ServeError::Tls)?;
+        let kernel_tls = KernelTls::probe(config);
         if let Some(account) = account {
             give_up_root(&account, config)?;
         }
@@ -261,6 +265,7 @@ impl Ground {
             signals,
             keys,
             tls: tls.map(Arc::new),
+            kernel_tls,
         })
     }
 }
@@ -302,6 +307,7 @@ impl Crew {
         let common = Common {
             config: Arc::clone(config),
             tls: ground.tls,
+            kernel_tls: ground.kernel_tls.and_then(|found| found.abilities()),
             authenticator: Arc::new(Authenticator::with_helpers(config, ground.helpers)),
             verifiers: Workers::start("verify", config.users.hash_threads, VERIFY_QUEUE_MAX)
                 .map_err(system("start threads"))?,

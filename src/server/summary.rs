@@ -20,6 +20,7 @@ pub struct Summary {
     active: String,
     access: String,
     limits: String,
+    tls: Option<String>,
     descriptors: u64,
     descriptors_short: bool,
 }
@@ -55,6 +56,7 @@ impl Summary {
             descriptors,
             listeners,
             bound,
+            kernel_tls,
             ..
         } = ground;
         let (control, descriptors) = (&listeners.addresses, *descriptors);
@@ -79,13 +81,17 @@ impl Summary {
                     .map_or_else(|| "any number".to_owned(), |max| max.to_string()),
                 duration_text(config.limits.idle_timeout),
             ),
+            tls: kernel_tls.as_ref().map(ToString::to_string),
             descriptors,
             descriptors_short: sessions_max > affordable,
         }
     }
 
-    /// Logs what is amiss though the server starts.
-    pub(super) fn warn(&self) {
+    /// Logs what is amiss though the server starts, and whether the kernel seals.
+    pub(super) fn log(&self) {
+        if let Some(tls) = &self.tls {
+            tracing::info!("{tls}");
+        }
         if self.descriptors_short {
             tracing::warn!(
                 sessions = self.sessions_max,
@@ -107,7 +113,11 @@ impl fmt::Display for Summary {
         writeln!(f, "  passive    {}", self.passive)?;
         writeln!(f, "  active     {}", self.active)?;
         writeln!(f, "  access     {}", self.access)?;
-        write!(f, "  limits     {}", self.limits)
+        write!(f, "  limits     {}", self.limits)?;
+        match &self.tls {
+            Some(tls) => write!(f, "\n  tls        {tls}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::data::report::CoreReport;
 use crate::quota::Quotas;
 use crate::session::{self, CertificateUse, Demands};
 use crate::sys;
+use crate::sys::ktls::Abilities;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
@@ -49,6 +50,7 @@ pub(super) struct Share {
 pub(super) struct Common {
     pub(super) config: Arc<Config>,
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) kernel_tls: Option<Abilities>,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) verifiers: Workers,
     pub(super) listers: Workers,
@@ -139,6 +141,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
             buffers: Buffers::default(),
             drains: Drains::default(),
             pipes: PipePool::new(PIPES_MAX),
+            kernel_tls: common.kernel_tls,
             workers: common.listers,
             stall_timeout: Cell::new(config.limits.stall_timeout),
         },

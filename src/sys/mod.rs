@@ -17,6 +17,7 @@ pub mod guarded;
 pub mod handing;
 pub mod ids;
 pub mod kernel;
+pub mod ktls;
 #[cfg(feature = "pam")]
 pub mod pam;
 pub mod pipe;

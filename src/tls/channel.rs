@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ExtractedSecrets, ProtocolVersion, SupportedCipherSuite};
+use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion, SupportedCipherSuite};
 
 use super::records::{
     CLOSE_NOTIFY, CONTENT_BYTES_MAX, Content, Kind, Opened, Opener, RecordError, Sealer,
@@ -15,6 +15,8 @@ use super::records::{
 /// Seals what this side sends, and opens what the client sends.
 pub struct Channel {
     sealer: Sealer,
+    /// The keys that it has.
+    transmit: ConnectionTrafficSecrets,
     opener: Opener,
     /// Makes the next keys of TLS 1.3.
     keys: KernelConnection<ServerConnectionData>,
@@ -25,6 +27,8 @@ pub struct Channel {
     answer: Option<Answer>,
     /// Whether close_notify or a fatal alert has been sealed, after which nothing may come.
     has_ended: bool,
+    /// Somebody else seals with the keys: two records with the same number would tell them.
+    is_given_away: bool,
     /// What is to be sent is in `from..until`; what is behind has been used before.
     outbox: Vec<u8>,
     from: usize,
@@ -39,31 +43,74 @@ enum Answer {
     NoRenegotiation,
 }
 
+/// Keys for what this side sends, and how many records they have sealed.
+#[derive(Clone, Copy)]
+pub struct TransmitKeys<'a> {
+    /// TLS 1.3; otherwise 1.2.
+    pub is_tls13: bool,
+    /// Of AES, 16 or 32 bytes.
+    pub key: &'a [u8],
+    /// What the nonces are made of.
+    pub iv: [u8; 12],
+    /// The number of the next record.
+    pub sequence: u64,
+}
+
+/// What a record that is not data consists of.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// The type of its record.
+    pub kind: u8,
+    /// What is in it.
+    pub content: &'static [u8],
+}
+
+/// Tells the client that nothing more comes.
+pub const CLOSE: Message = Message {
+    kind: Kind::Alert as u8,
+    content: &[1, CLOSE_NOTIFY],
+};
+
+/// Tells the client that the next record has other keys, and asks for none of the client's.
+pub const KEY_UPDATE: Message = Message {
+    kind: Kind::Handshake as u8,
+    content: &[24, 0, 0, 1, 0],
+};
+
 impl Channel {
-    /// Goes on where the handshake has ended.
+    /// Goes on where the handshake has ended. Keys of TLS 1.3 seal no more records than that, nor than they
+    /// may.
     ///
     /// # Errors
     /// [`RecordError::Unusable`].
     pub(super) fn new(
-        secrets: &ExtractedSecrets,
+        secrets: ExtractedSecrets,
         keys: KernelConnection<ServerConnectionData>,
+        records_max: u64,
     ) -> Result<Self, RecordError> {
         let is_tls13 = keys.protocol_version() == ProtocolVersion::TLSv1_3;
         let common = match keys.negotiated_cipher_suite() {
             SupportedCipherSuite::Tls12(suite) => &suite.common,
             SupportedCipherSuite::Tls13(suite) => &suite.common,
         };
-        let (sequence, transmit) = &secrets.tx;
-        let sealer = Sealer::new(transmit, *sequence, is_tls13)?;
+        let (sequence, transmit) = secrets.tx;
+        let sealer = Sealer::new(&transmit, sequence, is_tls13)?;
         let (sequence, receive) = &secrets.rx;
+        // TLS 1.2 has no way to others.
+        let records_max = match is_tls13 {
+            true => records_max.min(common.confidentiality_limit),
+            false => common.confidentiality_limit,
+        };
         Ok(Self {
             sealer,
+            transmit,
             opener: Opener::new(receive, *sequence, is_tls13)?,
-            records_max: common.confidentiality_limit,
+            records_max,
             keys,
             is_tls13,
             answer: None,
             has_ended: false,
+            is_given_away: false,
             outbox: Vec::new(),
             from: 0,
             until: 0,
@@ -114,7 +161,7 @@ impl Channel {
     /// # Errors
     /// [`RecordError::Unusable`].
     pub fn answer(&mut self) -> Result<(), RecordError> {
-        if self.has_ended || !self.is_sent() {
+        if self.has_ended || self.is_given_away || !self.is_sent() {
             return Ok(());
         }
         match self.answer.take() {
@@ -145,34 +192,84 @@ impl Channel {
 
     /// RFC 8446 §4.6.3: KeyUpdate, which asks for none of the other side, and new keys behind it.
     fn renew(&mut self) -> Result<(), RecordError> {
-        self.append(Kind::Handshake, &[24, 0, 0, 1, 0])?;
+        self.append(Kind::Handshake, KEY_UPDATE.content)?;
+        self.next_keys()
+    }
+
+    /// Goes on with the next keys of this side. The client has to be told before, by [`KEY_UPDATE`].
+    ///
+    /// # Errors
+    /// [`RecordError::Unusable`]: there are none in TLS 1.2.
+    pub fn next_keys(&mut self) -> Result<(), RecordError> {
         let next = self.keys.update_tx_secret();
         let (sequence, secrets) = next.map_err(|_| RecordError::Unusable)?;
         self.sealer = Sealer::new(&secrets, sequence, self.is_tls13)?;
+        self.transmit = secrets;
+        self.answer = self.answer.filter(|answer| *answer != Answer::KeyUpdate);
         Ok(())
+    }
+
+    /// The keys of this side, for whoever seals in its stead. `None` if they are not of AES-GCM, or something
+    /// is to be sent before.
+    pub fn transmit_keys(&self) -> Option<TransmitKeys<'_>> {
+        use ConnectionTrafficSecrets as Secrets;
+        let (Secrets::Aes128Gcm { key, iv } | Secrets::Aes256Gcm { key, iv }) = &self.transmit
+        else {
+            return None;
+        };
+        let is_free = self.is_sent() && self.answer.is_none() && !self.has_ended;
+        is_free.then_some(TransmitKeys {
+            is_tls13: self.is_tls13,
+            key: key.as_ref(),
+            iv: iv.as_ref().try_into().ok()?,
+            sequence: self.sealer.sequence(),
+        })
+    }
+
+    /// From now on nothing is sealed here.
+    pub fn give_away(&mut self) {
+        self.is_given_away = true;
+    }
+
+    /// Whether the client has asked for other keys of this side.
+    pub fn owes_keys(&self) -> bool {
+        self.answer == Some(Answer::KeyUpdate)
+    }
+
+    /// Whether there is a way to other keys.
+    pub fn can_renew(&self) -> bool {
+        self.is_tls13
+    }
+
+    /// So many records the same keys may seal.
+    pub fn records_max(&self) -> u64 {
+        self.records_max
     }
 
     /// Tells the client that nothing more comes (RFC 8446 §6.1).
     pub fn close(&mut self) {
-        self.end([1, CLOSE_NOTIFY]);
+        self.end(CLOSE.content);
     }
 
     /// Tells the client what is wrong.
     pub fn fail(&mut self, error: RecordError) {
         if let Some(alert) = error.alert() {
-            self.end([2, alert]);
+            self.end(&[2, alert]);
         }
     }
 
-    fn end(&mut self, alert: [u8; 2]) {
+    fn end(&mut self, alert: &[u8]) {
         if !self.has_ended {
             self.has_ended = true;
             // Only 2^64 records would be too many for an alert.
-            let _ = self.append(Kind::Alert, &alert);
+            let _ = self.append(Kind::Alert, alert);
         }
     }
 
     fn append(&mut self, kind: Kind, content: &[u8]) -> Result<(), RecordError> {
+        if self.is_given_away {
+            return Ok(());
+        }
         self.outbox.truncate(self.until);
         let sealed = self.sealer.seal_behind(kind, content, &mut self.outbox);
         if sealed.is_ok() {
@@ -243,6 +340,9 @@ impl Channel {
     /// # Errors
     /// [`RecordError::Exhausted`].
     pub fn seal(&mut self, content: usize) -> Result<(), RecordError> {
+        if self.is_given_away {
+            return Err(RecordError::Unusable);
+        }
         self.sealer.seal(&mut self.outbox, content)?;
         self.until = self.sealer.sealed_length(content);
         Ok(())

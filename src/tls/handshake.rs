@@ -147,13 +147,13 @@ impl Handshake {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// What comes after it.
+    /// What comes after it, where keys of TLS 1.3 seal so many records at the most.
     ///
     /// # Errors
     /// It is not over; otherwise none that is known.
-    pub fn finish(self) -> Result<Channel, TlsError> {
+    pub fn finish(self, records_max: u64) -> Result<Channel, TlsError> {
         let (secrets, keys) = self.connection.dangerous_into_kernel_connection()?;
-        let channel = Channel::new(&secrets, keys);
+        let channel = Channel::new(secrets, keys, records_max);
         channel.map_err(|error: RecordError| rustls::Error::General(error.to_string()).into())
     }
 }

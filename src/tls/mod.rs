@@ -23,7 +23,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 
 pub use certificates::CertificateError;
-pub use channel::Channel;
+pub use channel::{CLOSE, Channel, KEY_UPDATE, Message, TransmitKeys};
 pub use handshake::Handshake;
 pub use records::{CONTENT_BYTES_MAX, Content, Opened, Opener, RecordError, Sealer};
 pub use resumption::Keys;
@@ -45,6 +45,7 @@ pub struct Tls {
     keys: Arc<Keys>,
     data_resumption: DataResumption,
     handshake_timeout: Duration,
+    renew_keys_after: u64,
     notes: Vec<String>,
 }
 
@@ -93,6 +94,7 @@ impl Tls {
             keys: Arc::clone(keys),
             data_resumption: config.data_resumption,
             handshake_timeout: config.handshake_timeout,
+            renew_keys_after: config.renew_keys_after,
             notes,
         }))
     }
@@ -171,6 +173,7 @@ impl SessionTls {
             config: Arc::clone(config),
             resumption,
             handshake_timeout: self.tls.handshake_timeout,
+            renew_keys_after: self.tls.renew_keys_after,
         }
     }
 
@@ -192,6 +195,7 @@ pub struct DataTls {
     config: Arc<ServerConfig>,
     resumption: DataResumption,
     handshake_timeout: Duration,
+    renew_keys_after: u64,
 }
 
 impl DataTls {
@@ -206,6 +210,11 @@ impl DataTls {
     /// How long its handshake may take.
     pub fn handshake_timeout(&self) -> Duration {
         self.handshake_timeout
+    }
+
+    /// After how many records this side changes its keys, in TLS 1.3.
+    pub fn records_max(&self) -> u64 {
+        self.renew_keys_after / CONTENT_BYTES_MAX as u64
     }
 
     /// Whether a data connection may be used that did, or did not, resume the session of its control

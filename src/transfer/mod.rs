@@ -6,6 +6,7 @@
 
 mod buffers;
 mod drain;
+mod kernel;
 mod list;
 mod protected;
 mod receive;
@@ -29,6 +30,7 @@ use crate::proto::path::VirtualPath;
 use crate::storage::{Digest, ListRequest, Listing, Root, Upload, UploadKind, UploadRules};
 use crate::sys;
 use crate::sys::file::FileStatus;
+use crate::sys::ktls::Abilities;
 use crate::sys::worker::Workers;
 use crate::throttle::Pace;
 use crate::uring::{self, Fd, PipePool};
@@ -44,6 +46,8 @@ pub struct Depot {
     pub drains: Drains,
     /// Pipes for files that are not in the page cache.
     pub pipes: PipePool,
+    /// What the kernel can do of TLS, if it can and shall.
+    pub kernel_tls: Option<Abilities>,
     /// Threads for listings and digests.
     pub workers: Workers,
     /// How long a data connection may make no progress.

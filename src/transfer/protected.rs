@@ -7,7 +7,7 @@ use super::receive::{Filled, WRITE_BYTES_MIN};
 use super::send::{local, sending_failed};
 use super::turn::Turn;
 use super::wire::Protected;
-use super::{Depot, Watch, wait_for};
+use super::{Depot, Watch, kernel, wait_for};
 use crate::proto::failure::Failure;
 use crate::sys;
 use crate::throttle::Pace;
@@ -240,7 +240,7 @@ impl Protected {
     }
 
     /// Takes what a client says that is sent a file: KeyUpdate, or an alert. Data of its own mean nothing.
-    fn listen(&mut self, depot: &Depot) -> Result<(), Failure> {
+    pub(super) fn listen(&mut self, depot: &Depot) -> Result<(), Failure> {
         let has_come = !self.inbox.rest().is_empty()
             || matches!(sys::socket::peek(&self.socket, &mut [0]), Ok(1));
         if self.has_client_ended || !has_come {
@@ -298,7 +298,10 @@ impl Protected {
             }
             Err(error) => {
                 // The alert that says why, if it fits.
-                let _ = self.send_some();
+                match self.kernel {
+                    Some(budget) => kernel::complain(self, budget, error),
+                    None => drop(self.send_some()),
+                }
                 tracing::debug!(%error, "TLS failed on a data connection");
                 Err(Failure::PeerReset)
             }

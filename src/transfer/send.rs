@@ -9,7 +9,7 @@
 use std::io;
 
 use super::turn::Turn;
-use super::{Depot, Watch, Wire, protected, wait_for};
+use super::{Depot, Watch, Wire, kernel, protected, wait_for};
 use crate::proto::argument::TypeCode;
 use crate::proto::ascii::ToNetwork;
 use crate::proto::failure::Failure;
@@ -28,10 +28,11 @@ pub(super) async fn image(
     watch: &Watch,
     pace: Option<Pace>,
 ) -> Result<(), Failure> {
-    if let Some(protected) = wire.protected() {
+    if let Some(protected) = wire.protected()
+        && !kernel::take_over(depot, protected, end - offset, pace.is_some())
+    {
         return protected::image(depot, file, offset, end, protected, watch, pace).await;
     }
-    let socket = wire.socket();
     let mut turn = Turn::new(&depot.gate, pace);
     let mut resident_until = offset;
     while offset < end {
@@ -49,7 +50,7 @@ pub(super) async fn image(
                     offset,
                     length: window,
                 };
-                let cold = cold_window(depot, file, window, socket, &mut turn, watch).await?;
+                let cold = cold_window(depot, file, window, wire, &mut turn, watch).await?;
                 if cold.filled == 0 {
                     break;
                 }
@@ -59,24 +60,48 @@ pub(super) async fn image(
                 continue;
             }
         }
-        let count = (resident_until - offset).min(turn.begin().await) as usize;
-        match sys::file::send_file(file, socket, &mut offset, count) {
+        let count = (resident_until - offset).min(turn.begin().await);
+        let Some(count) = piece(depot, wire, count)? else {
+            turn.end();
+            watch.unless_aborted(wire.renew(depot)).await??;
+            continue;
+        };
+        let count = count as usize;
+        match sys::file::send_file(file, wire.socket(), &mut offset, count) {
             // The file has become shorter since it was opened.
             Ok(0) => break,
             Ok(sent) => {
+                sealed(wire, sent, count);
                 watch.add(sent);
                 turn.spend(sent).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 turn.end();
-                wait_for(uring::writable(socket), depot).await?;
+                // A socket that the kernel seals cannot be disconnected, which would end this wait.
+                let writable = uring::writable(wire.socket());
+                watch.unless_aborted(wait_for(writable, depot)).await??;
             }
-            Err(error) => return Err(sending_failed(&error)),
+            Err(error) => return Err(failed(wire, &error)),
         }
     }
     match offset < end {
         true => Err(Failure::LocalError),
-        false => Ok(()),
+        false => watch.unless_aborted(wire.finish(depot)).await?,
+    }
+}
+
+/// How many of the wanted bytes may be sent at once; `None`: where the kernel seals them, other keys are needed.
+fn piece(depot: &Depot, wire: &mut Wire, wanted: u64) -> Result<Option<u64>, Failure> {
+    match wire.protected() {
+        Some(protected) => kernel::piece(depot, protected, wanted),
+        None => Ok(Some(wanted)),
+    }
+}
+
+/// Counts what one call has sent of what it was to send.
+fn sealed(wire: &mut Wire, sent: usize, wanted: usize) {
+    if let Some(protected) = wire.protected() {
+        kernel::spend(protected, sent, wanted);
     }
 }
 
@@ -102,7 +127,7 @@ async fn cold_window(
     depot: &Depot,
     file: &Fd,
     window: Window,
-    socket: &Fd,
+    wire: &mut Wire,
     turn: &mut Turn<'_>,
     watch: &Watch,
 ) -> Result<Cold, Failure> {
@@ -116,16 +141,22 @@ async fn cold_window(
         .map_err(|error| local(&error))?;
     let mut left = filled;
     while left > 0 && !turn.is_spent() {
-        let count = turn.begin().await.min(u64::from(left)) as u32;
-        match pipe.drain(socket, count) {
+        let count = turn.begin().await.min(u64::from(left));
+        // Other keys are not waited for with the pipe in hand.
+        let Some(count) = piece(depot, wire, count)? else {
+            break;
+        };
+        let count = count as u32;
+        match pipe.drain(wire.socket(), count) {
             Ok(0) => return Err(Failure::PeerReset),
             Ok(sent) => {
+                sealed(wire, sent as usize, count as usize);
                 left -= sent;
                 watch.add(sent as usize);
                 turn.spend(sent as usize).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(sending_failed(&error)),
+            Err(error) => return Err(failed(wire, &error)),
         }
     }
     Ok(Cold {
@@ -204,6 +235,14 @@ pub(super) async fn send_all(
         }
     }
     Ok(())
+}
+
+fn failed(wire: &Wire, error: &io::Error) -> Failure {
+    let socket = wire.socket();
+    match sys::ktls::is_broken(error) && sys::socket::peer_has_closed(&**socket) {
+        true => Failure::PeerReset,
+        false => sending_failed(error),
+    }
 }
 
 /// sendfile(2) fails with what the socket says of its peer, or with what the file's disk says.

@@ -82,7 +82,8 @@ impl Watch {
     pub fn abort(&self) {
         self.aborted.set(true);
         if let Some(socket) = self.socket.borrow().as_ref() {
-            // Should it fail, the connection is gone already.
+            // Should it fail, the connection is gone already, or the kernel seals it (`sys::ktls`): then the
+            // waits for it see the mark, and it is reset when it is closed.
             let _ = sys::socket::disconnect(&**socket);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::kernel::{self, Budget};
 use super::{Depot, Watch, protected};
 use crate::proto::failure::Failure;
 use crate::sys;
@@ -25,6 +26,8 @@ pub(super) struct Protected {
     pub(super) paid: usize,
     /// The client has said that it sends nothing more.
     pub(super) has_client_ended: bool,
+    /// The kernel seals what is sent on the socket, with the channel's keys.
+    pub(super) kernel: Option<Budget>,
 }
 
 /// What came over a protected data connection, from `cursor` on not yet decrypted.
@@ -75,10 +78,13 @@ impl Wire {
         }
         let protected = Protected {
             socket: Fd::clone(&socket),
-            channel: handshake.finish().map_err(|error| failed(&error))?,
+            channel: handshake
+                .finish(tls.records_max())
+                .map_err(|error| failed(&error))?,
             inbox,
             paid: 0,
             has_client_ended: false,
+            kernel: None,
         };
         Ok(Self {
             socket,
@@ -95,9 +101,18 @@ impl Wire {
         self.protected.as_deref_mut()
     }
 
+    /// Changes the keys by which the kernel seals.
+    pub(super) async fn renew(&mut self, depot: &Depot) -> Result<(), Failure> {
+        match &mut self.protected {
+            Some(protected) => kernel::renew(depot, protected).await,
+            None => Ok(()),
+        }
+    }
+
     /// Tells the client that what was sent is all.
     pub(super) async fn finish(&mut self, depot: &Depot) -> Result<(), Failure> {
         match &mut self.protected {
+            Some(protected) if protected.kernel.is_some() => kernel::finish(depot, protected).await,
             Some(protected) => protected::finish(depot, protected).await,
             None => Ok(()),
         }

@@ -122,7 +122,7 @@ fn pair(suite: SupportedCipherSuite) -> Pair {
     assert!(!handshake.is_resumed());
     Pair {
         client,
-        channel: handshake.finish().expect("keys"),
+        channel: handshake.finish(u64::MAX).expect("keys"),
         came,
     }
 }
@@ -198,7 +198,7 @@ fn a_handshake_in_pieces_of_any_size_leaves_what_is_behind_it() {
             client.writer().write_all(b"behind").expect("memory");
             let shaken = shake_hands(&mut client, Arc::clone(&theirs), piece);
             let (handshake, came) = shaken.expect("a handshake");
-            let channel = handshake.finish().expect("keys");
+            let channel = handshake.finish(u64::MAX).expect("keys");
             let mut pair = Pair {
                 client,
                 channel,
@@ -229,7 +229,7 @@ fn an_empty_file_ends_with_the_handshake() {
             came.drain(..used);
             give(&mut client, &handshake.take_output()).expect("the server's part");
         }
-        let mut channel = handshake.finish().expect("keys");
+        let mut channel = handshake.finish(u64::MAX).expect("keys");
         if came.is_empty() {
             // TLS 1.2: the server has the last word.
             client.send_close_notify();
@@ -249,7 +249,7 @@ fn sessions_are_resumed() {
             let shaken = shake_hands(&mut client, Arc::clone(&theirs), usize::MAX);
             let (handshake, came) = shaken.expect("a handshake");
             assert_eq!(handshake.is_resumed(), round == 1, "{suite:?}");
-            let channel = handshake.finish().expect("keys");
+            let channel = handshake.finish(u64::MAX).expect("keys");
             let mut pair = Pair {
                 client,
                 channel,
@@ -298,7 +298,7 @@ fn a_client_that_leaves_in_the_midst_is_no_end() {
         let mut end = vec![21, 3, 3, 0, 2, 1, 0];
         let received = handshake.receive(&mut end);
         assert!(received.is_err() || !handshake.is_over(), "{suite:?}");
-        assert!(handshake.finish().is_err(), "{suite:?}");
+        assert!(handshake.finish(u64::MAX).is_err(), "{suite:?}");
     }
 }
 
@@ -460,4 +460,94 @@ proptest! {
         }
         prop_assert!(!handshake.is_over());
     }
+}
+
+/// Seals one record as the kernel does, which counts its nonces of TLS 1.2 up from a number of its own.
+fn seal_as_the_kernel(keys: &TransmitKeys<'_>, kind: u8, content: &[u8], nth: u64) -> Vec<u8> {
+    use ::aws_lc_rs::aead;
+    let algorithm = match keys.key.len() {
+        16 => &aead::AES_128_GCM,
+        _ => &aead::AES_256_GCM,
+    };
+    let key = aead::UnboundKey::new(algorithm, keys.key).expect("a key");
+    let sequence = (keys.sequence + nth).to_be_bytes();
+    let mut nonce = keys.iv;
+    let (mut sealed, outer, mut additional) = (content.to_vec(), keys.is_tls13, Vec::new());
+    let mut explicit = Vec::new();
+    let length = |around: usize| ((content.len() + around) as u16).to_be_bytes();
+    let header = match outer {
+        true => [&[23, 3, 3][..], &length(1 + 16)].concat(),
+        false => [&[kind, 3, 3][..], &length(8 + 16)].concat(),
+    };
+    if outer {
+        sealed.push(kind);
+        for (byte, of_sequence) in nonce[4..].iter_mut().zip(sequence) {
+            *byte ^= of_sequence;
+        }
+        additional.extend(&header);
+    } else {
+        explicit = (1000 + nth).to_be_bytes().to_vec();
+        nonce[4..].copy_from_slice(&explicit);
+        additional.extend([&sequence[..], &[kind, 3, 3], &length(0)].concat());
+    }
+    aead::LessSafeKey::new(key)
+        .seal_in_place_append_tag(
+            aead::Nonce::assume_unique_for_key(nonce),
+            aead::Aad::from(additional),
+            &mut sealed,
+        )
+        .expect("a record");
+    [header, explicit, sealed].concat()
+}
+
+#[test]
+fn keys_that_are_given_away_seal_what_the_client_reads() {
+    for suite in suites() {
+        let is_tls13 = suite.tls13().is_some();
+        let mut pair = pair(suite);
+        if format!("{suite:?}").contains("CHACHA20") {
+            assert!(pair.channel.transmit_keys().is_none(), "{suite:?}");
+            continue;
+        }
+        pair.channel.write(b"not sent").expect("sealed");
+        assert!(pair.channel.transmit_keys().is_none(), "{suite:?}");
+        pair.send().expect("records");
+        pair.channel.give_away();
+        for content in [&b"one"[..], b"two"] {
+            let keys = pair.channel.transmit_keys().expect("AES-GCM");
+            let data = seal_as_the_kernel(&keys, 23, content, 0);
+            assert_eq!(
+                give(&mut pair.client, &data),
+                Ok(content.to_vec()),
+                "{suite:?}"
+            );
+            if !is_tls13 {
+                break;
+            }
+            let told = seal_as_the_kernel(&keys, KEY_UPDATE.kind, KEY_UPDATE.content, 1);
+            give(&mut pair.client, &told).expect("a KeyUpdate");
+            pair.channel.next_keys().expect("TLS 1.3");
+        }
+        // Nothing is sealed twice with one number.
+        assert!(pair.channel.write(b"more").is_err());
+        let keys = pair.channel.transmit_keys().expect("AES-GCM");
+        let close = seal_as_the_kernel(&keys, CLOSE.kind, CLOSE.content, u64::from(!is_tls13));
+        give(&mut pair.client, &close).expect("close_notify");
+        let mut rest = Vec::new();
+        assert_eq!(pair.client.reader().read_to_end(&mut rest).ok(), Some(0));
+        pair.channel.close();
+        assert!(pair.channel.is_sent());
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_keys_is_owed_them_until_they_come() {
+    let suite = suites_of(true).next().expect("a suite");
+    let mut pair = pair(suite);
+    pair.channel.give_away();
+    pair.client.refresh_traffic_keys().expect("TLS 1.3");
+    pair.receive().expect("a KeyUpdate");
+    assert!(pair.channel.owes_keys() && pair.channel.is_sent());
+    pair.channel.next_keys().expect("keys");
+    assert!(!pair.channel.owes_keys());
 }

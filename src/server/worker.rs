@@ -241,7 +241,6 @@ fn settings(config: &Config, tls: Option<Arc<Tls>>) -> Settings {
     }
 }
 
-/// What holds on the server and on each virtual host, by the names of their sections.
 /// What is offered and asked for of TLS, on every host.
 fn demands(config: &Config, offered: bool) -> Demands {
     let tls = &config.tls;
@@ -258,6 +257,7 @@ fn demands(config: &Config, offered: bool) -> Demands {
     }
 }
 
+/// What holds on the server and on each virtual host, by the names of their sections.
 fn hosts(config: &Config, tls: Demands) -> HashMap<Rc<str>, Host> {
     let server = (
         "",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::ServeError;
 use crate::config::{Config, Steering};
 use crate::sys::socket::{self, ListenOptions};
+use crate::sys::tcp;
 
 /// The control listeners of all cores.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub(super) fn bind(
             bound = socket::local_address(&socket).map_err(failed)?;
             // Inherited by what is accepted. A control connection is silent during a long transfer,
             // and address translators on its way forget silent connections.
-            socket::set_keepalive(
+            tcp::set_keepalive(
                 &socket,
                 KEEPALIVE_IDLE,
                 KEEPALIVE_INTERVAL,

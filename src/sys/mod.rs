@@ -25,6 +25,7 @@ pub mod process;
 pub mod rlimit;
 pub mod signal;
 pub mod socket;
+pub mod tcp;
 pub mod tree;
 pub mod worker;
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{check, check_count};
 
@@ -124,23 +124,6 @@ fn set_no_delay(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_tcp_nodelay(true)
 }
 
-/// Lets the kernel probe an idle connection after `idle`, then every `interval`, `probes` times.
-///
-/// # Errors
-/// As setsockopt(2); durations are rounded down to seconds, and zero is refused.
-pub fn set_keepalive(
-    socket: &impl AsFd,
-    idle: Duration,
-    interval: Duration,
-    probes: u32,
-) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(idle)
-        .with_interval(interval)
-        .with_retries(probes);
-    SockRef::from(socket).set_tcp_keepalive(&keepalive)
-}
-
 /// The address of this side.
 ///
 /// # Errors
@@ -155,42 +138,6 @@ pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
 /// ENOTCONN when the connection is already gone.
 pub fn shutdown(socket: &impl AsFd, how: Shutdown) -> io::Result<()> {
     SockRef::from(socket).shutdown(how)
-}
-
-/// Spreads what is sent over time: at most so many bytes in a second (SO_MAX_PACING_RATE, socket(7)).
-/// TCP does it by itself where no `fq` queue does it for it (Linux 4.13), on loopback too.
-///
-/// # Errors
-/// As setsockopt(2).
-pub fn set_pacing_rate(socket: &impl AsFd, bytes_per_second: u64) -> io::Result<()> {
-    let length = size_of_val(&bytes_per_second) as libc::socklen_t;
-    // SAFETY: the option's value is the number behind the pointer, of the length given; the kernel
-    // takes 32 or 64 bits (Linux 4.20).
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MAX_PACING_RATE,
-            (&raw const bytes_per_second).cast(),
-            length,
-        )
-    };
-    check(result).map(drop)
-}
-
-/// Bytes sent that the other side has not confirmed yet (SIOCOUTQ, tcp(7)).
-///
-/// # Errors
-/// What has become of the connection, if it is gone.
-pub fn undelivered(socket: &impl AsFd) -> io::Result<u64> {
-    if let Some(error) = SockRef::from(socket).take_error()? {
-        return Err(error);
-    }
-    let mut count: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int to the pointer.
-    let asked = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
-    check(asked)?;
-    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Makes the last close of this socket send a reset and drop unsent data (SO_LINGER 0).
@@ -594,20 +541,9 @@ mod tests {
     #[test]
     fn options_are_set() {
         let (_client, server) = connection();
-        set_keepalive(&server, Duration::from_secs(60), Duration::from_secs(10), 6).unwrap();
         let socket = SockRef::from(&server);
         assert!(socket.tcp_nodelay().unwrap());
         assert!(socket.out_of_band_inline().unwrap());
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(
-            socket.tcp_keepalive_time().unwrap(),
-            Duration::from_secs(60)
-        );
-        assert_eq!(
-            socket.tcp_keepalive_interval().unwrap(),
-            Duration::from_secs(10)
-        );
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Prepared {
             // would not hold. A little faster than the rate: the pieces keep that.
             let spread = rate.get().saturating_add(rate.get() / 4);
             // Without it the rate is kept all the same.
-            let _ = sys::socket::set_pacing_rate(&**wire.socket(), spread);
+            let _ = sys::tcp::set_pacing_rate(&**wire.socket(), spread);
         }
         let is_upload = matches!(self, Self::Receive { .. });
         let outcome = match self {
@@ -249,7 +249,7 @@ async fn wait_for(readiness: uring::Readiness, depot: &Depot) -> Result<(), Fail
 /// that says that this is not the whole file would drop the rest.
 async fn delivery(depot: &Depot, socket: &Fd, watch: &Watch) {
     let (mut least, mut since) = (u64::MAX, Instant::now());
-    while let Ok(left @ 1..) = sys::socket::undelivered(socket) {
+    while let Ok(left @ 1..) = sys::tcp::undelivered(socket) {
         if left < least {
             (least, since) = (left, Instant::now());
         }

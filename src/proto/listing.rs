@@ -146,10 +146,7 @@ fn write_mode(out: &mut Vec<u8>, kind: Kind, mode: u32) {
 
 /// A name with every control byte replaced by `?`. Other bytes stay, UTF-8 or not (RFC 2640 §3.1).
 fn write_name(out: &mut Vec<u8>, name: &[u8]) {
-    if name
-        .iter()
-        .fold(false, |found, byte| found | byte.is_ascii_control())
-    {
+    if has_control(name) {
         out.extend(
             name.iter()
                 .map(|&byte| if byte.is_ascii_control() { b'?' } else { byte }),
@@ -157,6 +154,20 @@ fn write_name(out: &mut Vec<u8>, name: &[u8]) {
     } else {
         out.extend_from_slice(name);
     }
+}
+
+/// Whether one of the bytes is a control character, eight at a time: this is done for each name of a
+/// listing.
+fn has_control(name: &[u8]) -> bool {
+    const EACH: u64 = u64::MAX / 0xff;
+    let (words, rest) = name.as_chunks();
+    let in_words = words.iter().fold(0, |found, word| {
+        let word = u64::from_ne_bytes(*word);
+        // A byte below a space, or one that becomes zero where it is DEL, borrows its highest bit.
+        let delete = word ^ (EACH * 0x7f);
+        found | (word.wrapping_sub(EACH * 0x20) & !word) | (delete.wrapping_sub(EACH) & !delete)
+    });
+    in_words & (EACH * 0x80) != 0 || rest.iter().any(u8::is_ascii_control)
 }
 
 /// The number, with spaces before it up to `width`.
@@ -224,6 +235,22 @@ mod tests {
         let mut out = Vec::new();
         write_list_line(&mut out, entry, MODIFIED + 60, classify);
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_control_character_is_found_wherever_it_is() {
+        for length in 0..20 {
+            for background in [b' ', b'~', 0x80, 0xff] {
+                let name = vec![background; length];
+                assert!(!has_control(&name), "{name:?}");
+                for (place, byte) in (0..length).flat_map(|at| (0..=u8::MAX).map(move |b| (at, b)))
+                {
+                    let mut name = name.clone();
+                    name[place] = byte;
+                    assert_eq!(has_control(&name), byte.is_ascii_control(), "{name:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl DirectoryReader {
     ///
     /// # Errors
     /// What the file system said, for instance `EIO`.
+    #[allow(unsafe_code)]
     pub fn next_entry(&mut self) -> io::Result<Option<DirectoryEntry<'_>>> {
         if self.taken == self.used && !self.read()? {
             return Ok(None);
@@ -56,7 +57,10 @@ impl DirectoryReader {
         let header = record.first_chunk::<NAME_OFFSET>().ok_or_else(malformed)?;
         let length = usize::from(u16::from_ne_bytes([header[16], header[17]]));
         let name = record.get(NAME_OFFSET..length).ok_or_else(malformed)?;
-        let name = CStr::from_bytes_until_nul(name).map_err(|_| malformed())?;
+        let end = memchr::memchr(0, name).ok_or_else(malformed)?;
+        // SAFETY: the first NUL is the last byte. (`from_bytes_until_nul` looks at one byte after the
+        // other: 2 % of a list of 100 000 names.)
+        let name = unsafe { CStr::from_bytes_with_nul_unchecked(&name[..=end]) };
         self.taken += length;
         let kind = EntryKind::from_d_type(header[18]);
         Ok(Some(DirectoryEntry {

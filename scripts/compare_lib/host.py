@@ -16,6 +16,7 @@ USER = "ftp"
 _CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_LOOPBACK = "127.0.0.1"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -44,6 +45,20 @@ def isolate(scratch, site, size):
     # 18 000 sessions beside what waits for its end, all of one address, above the passive ports.
     Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("38000 65000")
     return int(ids[0]), int(ids[1])
+
+
+def use_congestion_control(name):
+    """Has TCP over the loopback of this process's own use it, whatever the machine outside uses."""
+    output_of("ip", "route", "replace", "local", _LOOPBACK, "dev", "lo", "congctl", name,
+              "table", "local")
+
+
+def congestion_control():
+    """By what a connection over this process's loopback is controlled."""
+    with socket.create_server((_LOOPBACK, 0)) as listener, \
+            socket.create_connection(listener.getsockname()) as connection:
+        name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    return name.rstrip(b"\0").decode()
 
 
 def bind(source, target):

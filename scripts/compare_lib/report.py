@@ -28,8 +28,11 @@ class Results:
         self.lines = []
         self.started = time.monotonic()
 
-    def describe(self, cpus, account, options, disk):
-        busy = os.getloadavg()[0]
+    def describe(self, cpus, account, options, usual, disk):
+        """`usual`: the congestion control of this machine outside of what is measured."""
+        busy, congestion = os.getloadavg()[0], host.congestion_control()
+        if congestion != usual:
+            congestion += f" (elsewhere on this machine {usual})"
         kernel = os.uname()
         method = account.method
         if meter.interrupts_apart():
@@ -40,7 +43,8 @@ class Results:
             f"Machine: {host.cpu_model()}, {os.cpu_count()} CPUs, "
             f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB of "
             f"memory; {cpus}",
-            f"Kernel: {kernel.sysname} {kernel.release} {kernel.machine}",
+            f"Kernel: {kernel.sysname} {kernel.release} {kernel.machine}; TCP's congestion control: "
+            f"{congestion}",
             f"Servers: {', '.join(self.versions)}",
             f"CPU time by: {method}",
             f"Measured: {several}, {options.seconds:g} s per case and "

@@ -174,14 +174,7 @@ impl Prepared {
         watch: &Watch,
         pace: Option<Pace>,
     ) -> Result<u64, Failure> {
-        let rate = pace.as_ref().and_then(Pace::session_rate);
-        if let (Some(rate), Self::Send { .. } | Self::List(_)) = (rate, &self) {
-            // So that a piece does not leave at the speed of the line, which small buffers on the way
-            // would not hold. A little faster than the rate: the pieces keep that.
-            let spread = rate.get().saturating_add(rate.get() / 4);
-            // Without it the rate is kept all the same.
-            let _ = sys::tcp::set_pacing_rate(&**wire.socket(), spread);
-        }
+        self.shape(wire, pace.as_ref());
         let is_upload = matches!(self, Self::Receive { .. });
         let outcome = match self {
             Self::Send {
@@ -208,6 +201,28 @@ impl Prepared {
             Err(_) if watch.is_aborted() => Err(Failure::Aborted),
             Err(failure) => Err(failure),
             Ok(()) => Ok(watch.bytes()),
+        }
+    }
+
+    /// Tells the kernel how what is sent should leave. Where it will not listen, all comes about the same.
+    fn shape(&self, wire: &mut Wire, pace: Option<&Pace>) {
+        let rate = pace.and_then(Pace::session_rate);
+        match (self, rate) {
+            (Self::Send { .. } | Self::List(_), Some(rate)) => {
+                // So that a piece does not leave at the speed of the line, which small buffers on the way
+                // would not hold. A little faster than the rate: the pieces keep that.
+                let spread = rate.get().saturating_add(rate.get() / 4);
+                let _ = sys::tcp::set_pacing_rate(&**wire.socket(), spread);
+            }
+            // What a rate lets through shall not wait for more.
+            (Self::Send { status, offset, .. }, None)
+                if pace.is_none()
+                    && status.size.saturating_sub(*offset) > SEGMENTS_FILLED_FROM
+                    && wire.protected().is_none() =>
+            {
+                let _ = sys::tcp::fill_segments(&**wire.socket());
+            }
+            _ => {}
         }
     }
 
@@ -259,6 +274,9 @@ async fn delivery(depot: &Depot, socket: &Fd, watch: &Watch) {
         tokio::time::sleep(DELIVERY_LOOK).await;
     }
 }
+
+/// A download of more bytes has its segments filled: a small one is over before that pays.
+const SEGMENTS_FILLED_FROM: u64 = 1024 * 1024;
 
 /// How often it is looked whether a client has all of a download that its volume has cut short.
 const DELIVERY_LOOK: Duration = Duration::from_millis(10);

@@ -33,11 +33,6 @@ pub(super) async fn image(
     {
         return protected::image(depot, file, offset, end, protected, watch, pace).await;
     }
-    // What a rate lets through shall not wait for more.
-    if end - offset > WINDOW_BYTES && pace.is_none() && wire.protected().is_none() {
-        // Without it the download only costs more.
-        let _ = sys::tcp::fill_segments(wire.socket());
-    }
     let mut turn = Turn::new(&depot.gate, pace);
     let mut resident_until = offset;
     while offset < end {

@@ -6,12 +6,14 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{Client, Setup, TestServer, Way, eventually, is_root, noise, read_all, reset};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, send};
 
 /// Begins an upload and waits until the server has its beginning.
 #[track_caller]
@@ -149,7 +151,8 @@ fn a_client_that_dies_in_the_middle_leaves_nothing() {
     // What one session opens for all of them stays open.
     drop(server.login());
     server.wait_for_log("session ended");
-    let idle = server.descriptors();
+    // And a pipe that was used once, with its two ends.
+    let idle = server.descriptors() + 2;
     for name in ["new", "old"] {
         for _ in 0..5 {
             let mut curl = Command::new("curl")
@@ -175,6 +178,80 @@ fn a_client_that_dies_in_the_middle_leaves_nothing() {
     let log = server.log();
     assert_eq!(log.matches("transfer complete").count(), 0, "{log}");
     assert_eq!(common::snapshot(&server.root()).len(), 1);
+}
+
+/// The beginning goes through memory, what a fast client has sent ahead through pipes, the end through either.
+#[test]
+fn large_uploads_are_stored_byte_by_byte() {
+    let server = TestServer::start();
+    let (server, content) = (&server, &noise(20_000_011, 13));
+    let store = |restart: Option<usize>, command: &str, from: usize, pieces: &[usize]| {
+        let mut client = server.login();
+        if let Some(offset) = restart {
+            client.expect(format!("REST {offset}"), 350);
+        }
+        let mut stream = client.begin(Way::Epsv, command);
+        let mut rest = &content[from..];
+        for piece in pieces.iter().cycle() {
+            let (now, later) = rest.split_at(rest.len().min(*piece));
+            stream.write_all(now).expect("the server reads");
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        drop(stream);
+        client.reply(226);
+    };
+    server.put("appe", &content[..1_000_001]);
+    server.put("rest", &content[..1_000_001]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| store(None, "STOR one", 0, &[1 << 20]));
+        scope.spawn(|| store(None, "STOR small-pieces", 0, &[1, 1447, 70_000]));
+        scope.spawn(|| store(None, "APPE appe", 1_000_001, &[300_001]));
+        scope.spawn(|| store(Some(777_777), "STOR rest", 777_777, &[65_536, 13]));
+    });
+    for name in ["one", "small-pieces", "appe", "rest"] {
+        assert!(server.get(name).as_ref() == Some(content), "{name}");
+    }
+}
+
+/// splice(2) stops before urgent data, however much lies behind them: a look at the socket says that there is
+/// something to move, and nothing moves.
+#[test]
+fn urgent_data_in_an_upload_do_not_stop_the_server() {
+    let server = TestServer::start();
+    let content = noise(4_500_000, 14);
+    // So much, and nothing waits in memory for more.
+    let (beginning, rest) = content.split_at(8 * 512 * 1024);
+    let mut client = server.login();
+    let mut stream = half_an_upload(&mut client, "STOR file", beginning);
+    server.signal(Signal::SIGSTOP);
+    eventually("it has stopped", || server.has_stopped());
+    let urgent = send(stream.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("urgent data");
+    assert_eq!(urgent, 1);
+    stream.write_all(rest).expect("room in the sockets");
+    server.signal(Signal::SIGCONT);
+    drop(stream);
+    client.reply(226);
+    // A byte like others, since it is kept in line.
+    assert!(server.get("file") == Some([beginning, b"!", rest].concat()));
+}
+
+/// A pipe holds 256 pieces of packets, however short they are (pipe(7)).
+#[test]
+fn an_upload_in_short_packets_is_stored() {
+    let server = TestServer::start();
+    let content = noise(2_000_000, 15);
+    let mut client = server.login();
+    let mut stream = half_an_upload(&mut client, "STOR file", &content[..600_000]);
+    stream.set_nodelay(true).expect("a packet for each write");
+    for packet in content[600_000..].chunks(100) {
+        stream.write_all(packet).expect("the server reads");
+    }
+    drop(stream);
+    client.reply(226);
+    assert!(server.get("file") == Some(content));
 }
 
 #[test]
@@ -391,11 +468,11 @@ fn a_file_that_grows_too_large_is_552_and_the_server_lives() {
 fn keep_leaves_what_arrived_and_rest_goes_on() {
     let server = Setup::new().set("files.failed_upload", "\"keep\"").start();
     server.put("old", "what was there");
-    let content = noise(900_000, 12);
+    let content = noise(3_000_000, 12);
     let mut client = server.login();
     for end in ["reset", "abort", "leave"] {
         let name = format!("new-{end}");
-        let stream = half_an_upload(&mut client, &format!("STOR {name}"), &content[..500_000]);
+        let stream = half_an_upload(&mut client, &format!("STOR {name}"), &content[..2_500_000]);
         match end {
             "reset" => {
                 reset(stream);

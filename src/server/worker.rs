@@ -319,7 +319,7 @@ fn active_policy(config: &Config, source_port: u16) -> active::Policy {
     }
 }
 
-/// Cold downloads at a time on one core; each pipe may hold 1 MiB of the page cache.
+/// Cold downloads at a time on one core; uploads may have half of these. Each pipe may hold 1 MiB.
 const PIPES_MAX: usize = 64;
 
 /// How long sessions may take to end when they have been told to.

@@ -10,7 +10,7 @@ use std::io;
 
 use crate::proto::failure::Failure;
 use crate::sys::file::{self, FileSystem};
-use crate::uring::{self, Handle};
+use crate::uring::{self, Handle, Pipe};
 
 use super::root::unwritten;
 use super::upload::off_core;
@@ -19,6 +19,8 @@ use super::upload::off_core;
 #[derive(Debug, Default)]
 pub(super) struct Space {
     way: Way,
+    /// Whether much has come, and the file takes it from a pipe.
+    takes_pipes: bool,
     /// Up to where space was reserved, as an offset from the beginning of the file.
     reserved_to: u64,
 }
@@ -47,15 +49,54 @@ impl Space {
         if bytes.is_empty() {
             return (Ok(()), bytes);
         }
-        let end = offset.saturating_add(bytes.len() as u64);
-        if self.way == Way::Undecided && bytes.len() as u64 >= CARE_FROM_BYTES {
+        let length = bytes.len() as u64;
+        if self.way == Way::Undecided && length >= CARE_FROM_BYTES {
             let pays = may_reserve && file::file_system(file) == FileSystem::Ext4;
             self.way = if pays { Way::Reserved } else { Way::Plain };
+            self.takes_pipes = true;
         }
+        self.provide(file, offset, length).await;
+        uring::write_all_at(file, bytes, offset).await
+    }
+
+    /// Whether the upload is one for which a pipe pays.
+    pub(super) fn takes_pipes(&self) -> bool {
+        self.takes_pipes
+    }
+
+    pub(super) fn stop_pipes(&mut self) {
+        self.takes_pipes = false;
+    }
+
+    /// Writes the `length` bytes in a pipe at `offset`, as [`Space::write`] does.
+    pub(super) async fn write_from(
+        &mut self,
+        file: &Handle,
+        pipe: &Pipe,
+        offset: u64,
+        length: u32,
+    ) -> io::Result<()> {
+        self.provide(file, offset, u64::from(length)).await;
+        match pipe.write_all_at(file, offset, length).await {
+            // splice(2): EINVAL. A few file systems take nothing from pipes.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.stop_pipes();
+                let bytes = pipe.take_out()?;
+                match bytes.len() == length as usize {
+                    true => uring::write_all_at(file, bytes, offset).await.0,
+                    false => Err(error),
+                }
+            }
+            written => written,
+        }
+    }
+
+    /// Sees to it that space is reserved for a write, if that pays.
+    async fn provide(&mut self, file: &Handle, offset: u64, length: u64) {
+        let end = offset.saturating_add(length);
         if self.way == Way::Reserved && end > self.reserved_to && offset >= RESERVE_BYTES_MIN {
             self.reserve(file, offset, end).await;
         }
-        uring::write_all_at(file, bytes, offset).await
     }
 
     async fn reserve(&mut self, file: &Handle, offset: u64, end: u64) {

@@ -20,7 +20,7 @@ use crate::sys::file::{self, FileKind, FileStatus};
 use crate::sys::flag::{O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_WRONLY};
 use crate::sys::ids::Ids;
 use crate::sys::tree;
-use crate::uring::{self, Handle};
+use crate::uring::{self, Handle, Pipe};
 
 use super::publish::{Leftover, Name, Replaces, Unseen};
 use super::root::{INSIDE, Root, Unsuitable, failure, regular, unwritten};
@@ -357,7 +357,7 @@ impl Upload {
     /// # Errors
     /// [`Failure::StorageFull`] and whatever else the file system says.
     pub async fn write(&mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
-        if let Err(failure) = self.grow(offset, &bytes).await {
+        if let Err(failure) = self.grow(offset, bytes.len()).await {
             return (Err(failure), bytes);
         }
         // What is reserved for a file in place would stay if the server died.
@@ -369,9 +369,35 @@ impl Upload {
         (written.map_err(|error| unwritten(&error)), bytes)
     }
 
+    /// Whether a pipe pays: not for a small file, or where the file system takes none.
+    pub fn takes_pipes(&self) -> bool {
+        self.space.takes_pipes()
+    }
+
+    /// From now on a pipe does not pay.
+    pub fn stop_pipes(&mut self) {
+        self.space.stop_pipes();
+    }
+
+    /// Writes the `length` bytes that are in a pipe at `offset`; after a failure the pipe is not empty. What
+    /// comes before `offset` was written before.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn write_from(
+        &mut self,
+        pipe: &Pipe,
+        offset: u64,
+        length: u32,
+    ) -> Result<(), Failure> {
+        self.grow(offset, length as usize).await?;
+        let written = self.space.write_from(&self.file, pipe, offset, length);
+        written.await.map_err(|error| unwritten(&error))
+    }
+
     /// Counts bytes before they are written.
-    async fn grow(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        let size = offset.saturating_add(bytes.len() as u64);
+    async fn grow(&mut self, offset: u64, length: usize) -> Result<(), Failure> {
+        let size = offset.saturating_add(length as u64);
         self.look_at_floor(size).await?;
         self.charge
             .as_mut()
@@ -396,7 +422,7 @@ impl Upload {
     /// become something that is not to be replaced. A whole upload leaves nothing then.
     pub async fn finish(mut self, bytes: Vec<u8>, offset: u64) -> (Result<(), Failure>, Vec<u8>) {
         let size = offset.saturating_add(bytes.len() as u64);
-        if let Err(failure) = self.grow(offset, &bytes).await {
+        if let Err(failure) = self.grow(offset, bytes.len()).await {
             self.abandon().await;
             return (Err(failure), bytes);
         }

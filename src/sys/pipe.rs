@@ -49,19 +49,20 @@ pub fn pipe(capacity: usize) -> io::Result<PipeEnds> {
     })
 }
 
-/// Moves up to `length` bytes from a pipe to a non-blocking socket, without waiting: splice(2).
+/// Moves up to `length` bytes from a pipe to a non-blocking socket or from there to a pipe, without
+/// waiting: splice(2). 0: the input is at its end.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] when the socket takes nothing or the pipe is empty; otherwise as
+/// [`io::ErrorKind::WouldBlock`] when there is nothing to take, or no room for it; otherwise as
 /// splice(2).
-pub fn drain(pipe: &impl AsFd, socket: &impl AsFd, length: u32) -> io::Result<u32> {
+pub fn splice_now(from: &impl AsFd, to: &impl AsFd, length: u32) -> io::Result<u32> {
     let none = std::ptr::null_mut();
     // SAFETY: splice takes no offsets for a pipe and a socket, and touches no memory of ours.
     let moved = check_count(unsafe {
         libc::splice(
-            pipe.as_fd().as_raw_fd(),
+            from.as_fd().as_raw_fd(),
             none,
-            socket.as_fd().as_raw_fd(),
+            to.as_fd().as_raw_fd(),
             none,
             length as usize,
             libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK,
@@ -70,15 +71,32 @@ pub fn drain(pipe: &impl AsFd, socket: &impl AsFd, length: u32) -> io::Result<u3
     Ok(u32::try_from(moved).unwrap_or(length))
 }
 
-/// Bytes that are in a pipe now (FIONREAD).
+/// Bytes that can be read from a pipe or a socket now (FIONREAD).
 ///
 /// # Errors
 /// As ioctl(2).
-pub fn bytes_inside(pipe: &impl AsFd) -> io::Result<usize> {
+pub fn bytes_inside(file: &impl AsFd) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int to the pointer.
-    check(unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
+    check(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
     Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// Takes all bytes out of a pipe that nobody else reads or writes.
+///
+/// # Errors
+/// As read(2).
+pub fn take_out(pipe: &impl AsFd) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; bytes_inside(pipe)?];
+    let mut taken = 0;
+    while taken < bytes.len() {
+        // As much is there, so that this never waits.
+        match nix::unistd::read(pipe, &mut bytes[taken..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => taken += count,
+        }
+    }
+    Ok(bytes)
 }
 
 fn size(pipe: &OwnedFd) -> io::Result<usize> {
@@ -123,5 +141,7 @@ mod tests {
         assert_eq!(bytes_inside(&reader).unwrap(), 5);
         reader.read_exact(&mut [0; 3]).unwrap();
         assert_eq!(bytes_inside(&reader).unwrap(), 2);
+        assert_eq!(take_out(&reader).unwrap(), b"45");
+        assert_eq!(take_out(&reader).unwrap(), b"");
     }
 }

@@ -44,7 +44,7 @@ pub struct Depot {
     pub buffers: Buffers,
     /// Connections of uploads that have failed.
     pub drains: Drains,
-    /// Pipes for files that are not in the page cache.
+    /// Pipes for files that are not in the page cache, and for uploads of fast clients.
     pub pipes: PipePool,
     /// What the kernel can do of TLS, if it can and shall.
     pub kernel_tls: Option<Abilities>,

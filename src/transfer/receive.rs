@@ -1,7 +1,9 @@
 //! Uploads: from the socket into the file, chunk by chunk.
 //!
 //! Bytes are taken from the socket without waiting until a chunk is worth a write; the write goes
-//! through the ring, so that a disk that is slow to take it stalls no other session.
+//! through the ring, so that a disk that is slow to take it stalls no other session. What a fast client
+//! has sent ahead goes from the socket into a pipe and from there into the file, which copies it once
+//! instead of twice.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use crate::proto::failure::Failure;
 use crate::storage::Upload;
 use crate::sys;
 use crate::throttle::Pace;
-use crate::uring;
+use crate::uring::{self, Fd, Pipe};
 
 /// Receives until the client closes the data connection, then makes the file visible; on a failure
 /// leaves what the policy says.
@@ -75,6 +77,7 @@ async fn image(
     let mut chunk = depot.buffers.take();
     let mut turn = Turn::new(&depot.gate, pace);
     loop {
+        offset += pass(depot, upload, offset, wire, &mut turn, watch).await?;
         let filled = fill(depot, &mut chunk, wire, &mut turn, watch).await;
         // Others move bytes while the disk takes these.
         turn.end();
@@ -119,15 +122,70 @@ async fn ascii(
     }
 }
 
+/// Moves what the client has sent ahead into the file through a pipe, if it is enough to be written; returns
+/// how many bytes that were. A pipe is not held while the client is waited for.
+async fn pass(
+    depot: &Depot,
+    upload: &mut Upload,
+    offset: u64,
+    wire: &mut Wire,
+    turn: &mut Turn<'_>,
+    watch: &Watch,
+) -> Result<u64, Failure> {
+    if wire.protected().is_some() || turn.is_paced() {
+        return Ok(0);
+    }
+    let socket = wire.socket();
+    let mut passed = 0;
+    while upload.takes_pipes()
+        && sys::pipe::bytes_inside(socket).is_ok_and(|ahead| ahead >= WRITE_BYTES_MIN)
+        && let Some(pipe) = depot.pipes.take_spare()
+    {
+        turn.begin().await;
+        let (inside, received) = collect(&pipe, socket);
+        watch.add(inside as usize);
+        // Others move bytes while the disk takes these.
+        turn.end();
+        upload.write_from(&pipe, offset + passed, inside).await?;
+        passed += u64::from(inside);
+        if (inside as usize) < WRITE_BYTES_MIN {
+            // Packets so small that few of their bytes fit into a pipe, or urgent data (MSG_OOB), before which
+            // splice(2) stops.
+            upload.stop_pipes();
+        }
+        // What came before a failure has been written: it can be resumed.
+        received?;
+    }
+    Ok(passed)
+}
+
+/// Fills an empty pipe from the socket, without waiting; returns how many bytes are in it now, and whether
+/// the connection still stands.
+fn collect(pipe: &Pipe, socket: &Fd) -> (u32, Result<(), Failure>) {
+    let mut inside = 0;
+    while inside < pipe.capacity() {
+        match pipe.receive(socket, pipe.capacity() - inside) {
+            // The end will be seen again.
+            Ok(0) => break,
+            Ok(moved) => inside += moved,
+            // The socket is empty, or the pipe has no place for another packet, however few bytes are in it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return (inside, Err(broken(&error))),
+        }
+    }
+    (inside, Ok(()))
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Filled {
-    /// The chunk holds enough to be written; more may come.
+    /// There is something to be written, or to be taken by other means; more may come.
     Enough,
     /// The client has closed the data connection in good order.
     End,
 }
 
-/// Takes bytes from the socket until the chunk is full, or holds enough and no more are there.
+/// Takes bytes from the socket until the chunk is full, or holds enough and no more are there. When it had to
+/// wait with nothing in the chunk, it returns at once: what has come meanwhile may be enough for a pipe.
 async fn fill(
     depot: &Depot,
     chunk: &mut Vec<u8>,
@@ -159,14 +217,22 @@ async fn fill(
                 }
                 turn.end();
                 wait_for(uring::readable(socket), depot).await?;
+                if chunk.is_empty() {
+                    break;
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(Failure::PeerStalled);
-            }
-            Err(_) => return Err(Failure::PeerReset),
+            Err(error) => return Err(broken(&error)),
         }
     }
     Ok(Filled::Enough)
+}
+
+/// What the end of a connection means for an upload.
+fn broken(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::PeerStalled,
+        _ => Failure::PeerReset,
+    }
 }
 
 /// Gives the control connection time to end as well. The kernel closes the sockets of a client that

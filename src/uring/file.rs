@@ -12,6 +12,7 @@ use io_uring::{opcode, squeue, types};
 use super::exchange::length_of;
 use super::operation::{Guarded, hit_by_withdrawal, submit};
 use super::{Fd, Handle};
+use crate::sys::flag::SPLICE_F_MOVE;
 
 /// Reads once into the whole capacity of `buffer`, from `offset`; 0 bytes are the end of the file.
 ///
@@ -187,6 +188,38 @@ pub async fn splice(
             return result;
         }
     }
+}
+
+/// Moves `length` bytes that are in a pipe into a file, at `offset`. Always runs on a worker of the ring.
+///
+/// # Errors
+/// As pwrite(2); [`io::ErrorKind::WriteZero`] when the file takes no more. The rest is still in the pipe.
+pub(super) async fn splice_all_at(
+    pipe: &Fd,
+    file: &Handle,
+    offset: u64,
+    length: u32,
+) -> io::Result<()> {
+    position_of(offset.saturating_add(u64::from(length)))?;
+    let mut written = 0;
+    while written < length {
+        let (input, output) = (pipe.as_raw_fd(), file.fd().as_raw_fd());
+        let at = position_of(offset + u64::from(written))?;
+        let (input, output) = (types::Fd(input), types::Fd(output));
+        let entry = opcode::Splice::new(input, -1, output, at, length - written)
+            .flags(SPLICE_F_MOVE)
+            .build();
+        let entry = file.sign(entry);
+        // SAFETY: the entry points to no memory and `data` keeps both descriptors open.
+        let (result, _) = unsafe { submit((Fd::clone(pipe), file.clone()), entry) }.await;
+        match result {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(_) if hit_by_withdrawal(&result) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// File offsets are signed in the kernel, and −1 means something else.

@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use super::{Fd, splice};
+use super::file::splice_all_at;
+use super::{Fd, Handle, splice};
 use crate::sys::flag::SPLICE_F_MOVE;
-use crate::sys::pipe::{bytes_inside, pipe};
+use crate::sys::pipe::{bytes_inside, pipe, splice_now, take_out};
 
 /// The pipes of one core. Clones share them.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ struct Shared {
     idle: RefCell<Vec<Ends>>,
     lent: Cell<usize>,
     pipes_max: usize,
+    /// Whether pipe(7)'s limits allowed the pipe that was made last its whole size.
+    is_roomy: Cell<bool>,
     returned: Notify,
 }
 
@@ -49,6 +52,7 @@ impl PipePool {
                 idle,
                 lent,
                 pipes_max,
+                is_roomy: Cell::new(true),
                 returned: Notify::new(),
             }),
         }
@@ -79,13 +83,36 @@ impl PipePool {
         let idle = shared.idle.borrow_mut().pop();
         let ends = match idle {
             Some(ends) => ends,
-            None => Ends::create()?,
+            None => self.create()?,
         };
         shared.lent.set(shared.lent.get() + 1);
         Ok(Some(Pipe {
             ends: Some(ends),
             pool: Rc::clone(shared),
         }))
+    }
+
+    /// Takes a pipe of 1 MiB for somebody who does as well without one: the last half of the pipes is
+    /// for those who do not, and none is made where pipe(7)'s limits have made the last one small.
+    pub fn take_spare(&self) -> Option<Pipe> {
+        let shared = &self.shared;
+        let is_idle = !shared.idle.borrow().is_empty();
+        if shared.lent.get() >= shared.pipes_max / 2 || !(is_idle || shared.is_roomy.get()) {
+            return None;
+        }
+        let pipe = self.take().ok().flatten()?;
+        (pipe.capacity() as usize >= CAPACITY).then_some(pipe)
+    }
+
+    fn create(&self) -> io::Result<Ends> {
+        let pipe = pipe(CAPACITY)?;
+        self.shared.is_roomy.set(pipe.capacity >= CAPACITY);
+        let capacity = u32::try_from(pipe.capacity).unwrap_or(u32::MAX);
+        Ok(Ends {
+            reader: Fd::new(pipe.reader),
+            writer: Fd::new(pipe.writer),
+            capacity,
+        })
     }
 }
 
@@ -121,7 +148,33 @@ impl Pipe {
     /// [`io::ErrorKind::WouldBlock`] when the socket takes nothing or the pipe is empty; otherwise
     /// as splice(2).
     pub fn drain(&self, socket: &Fd, length: u32) -> io::Result<u32> {
-        crate::sys::pipe::drain(self.reader(), socket, length)
+        splice_now(self.reader(), socket, length)
+    }
+
+    /// Moves up to `length` bytes that have come over a non-blocking socket into the pipe, on the core
+    /// itself: they stay where they are in memory. 0: the peer sends no more.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when nothing has come or the pipe is full; otherwise as splice(2).
+    pub fn receive(&self, socket: &Fd, length: u32) -> io::Result<u32> {
+        splice_now(socket, self.writer(), length)
+    }
+
+    /// Writes the `length` bytes that are in the pipe to a file, at `offset`.
+    ///
+    /// # Errors
+    /// As pwrite(2) and [`io::ErrorKind::WriteZero`]: then the rest is still in the pipe, and what was
+    /// written before stays.
+    pub async fn write_all_at(&self, file: &Handle, offset: u64, length: u32) -> io::Result<()> {
+        splice_all_at(self.reader(), file, offset, length).await
+    }
+
+    /// Takes all bytes out of the pipe.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn take_out(&self) -> io::Result<Vec<u8>> {
+        take_out(self.reader())
     }
 
     fn ends(&self) -> &Ends {
@@ -141,16 +194,6 @@ impl Drop for Pipe {
 }
 
 impl Ends {
-    fn create() -> io::Result<Self> {
-        let pipe = pipe(CAPACITY)?;
-        let capacity = u32::try_from(pipe.capacity).unwrap_or(u32::MAX);
-        Ok(Self {
-            reader: Fd::new(pipe.reader),
-            writer: Fd::new(pipe.writer),
-            capacity,
-        })
-    }
-
     /// An operation in flight holds a share of an end, and may still move bytes.
     ///
     /// A pipe that a limit of pipe(7) has made small is not kept: the next one may be allowed more.
@@ -170,9 +213,10 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::FileExt;
 
     use super::super::tests::{descriptors, expect_descriptors, expect_pending, on_ring};
-    use super::super::{pause, writable};
+    use super::super::{pause, readable, writable};
     use super::*;
 
     impl PipePool {
@@ -245,6 +289,74 @@ mod tests {
             assert_eq!((pool.idle(), descriptors()), (2, before + 4));
             drop(pool);
             assert_eq!(descriptors(), before);
+        });
+    }
+
+    #[test]
+    fn half_of_the_pipes_are_spare() {
+        on_ring(|| async {
+            let pool = PipePool::new(4);
+            let one = pool.take_spare().unwrap();
+            let other = pool.take_spare().unwrap();
+            assert!(pool.take_spare().is_none());
+            let last = [pool.take().unwrap().unwrap(), pool.take().unwrap().unwrap()];
+            drop(one);
+            assert!(pool.take_spare().is_none());
+            drop((other, last));
+            assert!(pool.take_spare().is_some());
+            // At pipe(7)'s limits those are used again that are there, but no more are made.
+            pool.shared.is_roomy.set(false);
+            let spare: Vec<_> = std::iter::from_fn(|| pool.take_spare()).collect();
+            assert_eq!((spare.len(), pool.idle()), (2, 2));
+            pool.shared.idle.borrow_mut().clear();
+            drop(spare);
+            pool.shared.idle.borrow_mut().clear();
+            assert!(pool.take_spare().is_none());
+        });
+    }
+
+    #[test]
+    fn what_came_over_a_socket_goes_through_a_pipe_into_a_file() {
+        on_ring(|| async {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (reader, _) = listener.accept().unwrap();
+            reader.set_nonblocking(true).unwrap();
+            let socket = Fd::new(reader.into());
+            let file = tempfile::tempfile().unwrap();
+            let handle = Handle::from(std::os::fd::OwnedFd::from(file.try_clone().unwrap()));
+            let pipe = PipePool::new(1).take().unwrap().unwrap();
+            let nothing = pipe.receive(&socket, 10).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            writer.write_all(b"in the middle of it").unwrap();
+            readable(&socket).await.unwrap();
+            assert_eq!(bytes_inside(&socket).unwrap(), 19);
+            assert_eq!(pipe.receive(&socket, 6).unwrap(), 6);
+            assert_eq!(pipe.receive(&socket, 100).unwrap(), 13);
+            pipe.write_all_at(&handle, 3, 10).await.unwrap();
+            pipe.write_all_at(&handle, 13, 9).await.unwrap();
+            let mut bytes = [1; 22];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(&bytes, b"\0\0\0in the middle of it");
+            drop(writer);
+            readable(&socket).await.unwrap();
+            assert_eq!(pipe.receive(&socket, 10).unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn what_a_file_does_not_take_is_still_in_the_pipe() {
+        on_ring(|| async {
+            let pipe = PipePool::new(1).take().unwrap().unwrap();
+            let mut writer = std::fs::File::from(pipe.writer().try_clone().unwrap());
+            writer.write_all(b"bytes").unwrap();
+            let read_only = std::fs::File::open("/dev/null").unwrap();
+            let handle = Handle::from(std::os::fd::OwnedFd::from(read_only));
+            let error = pipe.write_all_at(&handle, 0, 5).await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+            let error = pipe.write_all_at(&handle, u64::MAX, 5).await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EOVERFLOW));
+            assert_eq!(pipe.take_out().unwrap(), b"bytes");
         });
     }
 

@@ -1,12 +1,16 @@
 //! Uploads: what they leave, when it is seen, and who may write at the same time.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+
+use nix::fcntl::{FcntlArg, OFlag};
 
 use super::*;
 use crate::config::{FailedUpload, UploadPolicy};
 use crate::storage::{UploadKind, UploadRules};
 use crate::sys::file;
+use crate::uring::PipePool;
 
 const KEEP: Files = Files {
     umask: 0o022,
@@ -606,6 +610,38 @@ fn disk_space_reserved_ahead_is_given_back_at_the_end() {
             let held = allocated(&kept);
             // Its own metadata may be counted.
             assert!(held <= size + 64 * 1024, "{held} bytes for {size}");
+        });
+    }
+}
+
+#[test]
+fn bytes_from_a_pipe_follow_those_from_memory() {
+    for takes_pipes in [true, false] {
+        run(move |tree| async move {
+            let mut upload = begin(&tree, "file", UploadKind::Replace).await.unwrap();
+            let (written, _) = upload.write(vec![1; 1024], 0).await;
+            written.unwrap();
+            assert!(!upload.takes_pipes(), "for a small file it does not pay");
+            let (written, _) = upload.write(vec![2; 512 * 1024], 1024).await;
+            written.unwrap();
+            assert!(upload.takes_pipes());
+            if !takes_pipes {
+                // Such a file takes no splice(2) either: EINVAL.
+                nix::fcntl::fcntl(upload.file().fd(), FcntlArg::F_SETFL(OFlag::O_APPEND)).unwrap();
+            }
+            let pipe = PipePool::new(1).take().unwrap().unwrap();
+            let mut writer = fs::File::from(pipe.writer().try_clone().unwrap());
+            for offset in [525_312, 525_317] {
+                writer.write_all(b"bytes").unwrap();
+                upload.write_from(&pipe, offset, 5).await.unwrap();
+                assert_eq!(pipe.take_out().unwrap(), b"");
+            }
+            assert_eq!(upload.takes_pipes(), takes_pipes);
+            let (finished, _) = upload.finish(b"end".to_vec(), 525_322).await;
+            finished.unwrap();
+            let stored = tree.read("file");
+            assert_eq!(stored.len(), 525_325);
+            assert_eq!(&stored[525_310..], b"\x02\x02bytesbytesend");
         });
     }
 }

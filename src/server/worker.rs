@@ -29,7 +29,7 @@ use crate::sys::ktls::Abilities;
 use crate::sys::worker::Workers;
 use crate::throttle::Throttle;
 use crate::tls::Tls;
-use crate::transfer::{Buffers, Depot, Drains, Gate};
+use crate::transfer::{Buffers, Depot, Desk, Drains, Gate};
 use crate::uring::{self, PipePool, RingOptions};
 
 /// What one core is given; everything in it may move to its thread.
@@ -138,6 +138,7 @@ fn core(index: usize, common: Common, passive: Vec<Vec<PassiveListener>>, notes:
         throttle: common.throttle,
         depot: Depot {
             gate: Gate::default(),
+            desk: Desk::default(),
             buffers: Buffers::default(),
             drains: Drains::default(),
             pipes: PipePool::new(PIPES_MAX),

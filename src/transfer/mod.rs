@@ -5,6 +5,7 @@
 //! [`Failure`].
 
 mod buffers;
+mod desk;
 mod drain;
 mod kernel;
 mod list;
@@ -19,6 +20,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 pub use buffers::Buffers;
+pub use desk::Desk;
 pub use drain::{Drains, is_worth_a_drain};
 pub use turn::Gate;
 pub use watch::Watch;
@@ -40,6 +42,8 @@ use crate::uring::{self, Fd, PipePool};
 pub struct Depot {
     /// Where transfers queue for their turns.
     pub gate: Gate,
+    /// Where uploads queue to write.
+    pub desk: Desk,
     /// Chunks of memory for uploads, listings and TYPE A.
     pub buffers: Buffers,
     /// Connections of uploads that have failed.

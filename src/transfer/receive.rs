@@ -84,7 +84,7 @@ async fn image(
         if filled == Ok(Filled::End) {
             return Ok(Last { chunk, offset });
         }
-        (chunk, offset) = write(upload, chunk, offset).await?;
+        (chunk, offset) = write(depot, upload, chunk, offset).await?;
         // What came before a failure has been written: it can be resumed.
         filled?;
     }
@@ -117,7 +117,7 @@ async fn ascii(
                 offset,
             });
         }
-        (converted, offset) = write(upload, converted, offset).await?;
+        (converted, offset) = write(depot, upload, converted, offset).await?;
         filled?;
     }
 }
@@ -146,7 +146,8 @@ async fn pass(
         watch.add(inside as usize);
         // Others move bytes while the disk takes these.
         turn.end();
-        upload.write_from(&pipe, offset + passed, inside).await?;
+        let write = upload.write_from(&pipe, offset + passed, inside);
+        depot.desk.write(write).await?;
         passed += u64::from(inside);
         if (inside as usize) < WRITE_BYTES_MIN {
             // Packets so small that few of their bytes fit into a pipe, or urgent data (MSG_OOB), before which
@@ -248,12 +249,14 @@ async fn settle(watch: &Watch) {
 
 /// Writes a chunk, and returns it empty, with the offset of the next one.
 async fn write(
+    depot: &Depot,
     upload: &mut Upload,
     chunk: Vec<u8>,
     offset: u64,
 ) -> Result<(Vec<u8>, u64), Failure> {
     let end = offset + chunk.len() as u64;
-    let (written, mut chunk) = upload.write(chunk, offset).await;
+    let write = upload.write(chunk, offset);
+    let (written, mut chunk) = depot.desk.write(write).await;
     written?;
     chunk.clear();
     Ok((chunk, end))

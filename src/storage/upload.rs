@@ -379,7 +379,7 @@ impl Upload {
         self.space.stop_pipes();
     }
 
-    /// Writes the `length` bytes that are in a pipe at `offset`; after a failure the pipe is not empty. What
+    /// Writes the `length` bytes that are in a pipe at `offset`; after a failure it may hold some of them. What
     /// comes before `offset` was written before.
     ///
     /// # Errors

@@ -254,6 +254,10 @@ async fn write(
     chunk: Vec<u8>,
     offset: u64,
 ) -> Result<(Vec<u8>, u64), Failure> {
+    // Whoever has nothing to write does not queue for it.
+    if chunk.is_empty() {
+        return Ok((chunk, offset));
+    }
     let end = offset + chunk.len() as u64;
     let write = upload.write(chunk, offset);
     let (written, mut chunk) = depot.desk.write(write).await;

@@ -203,9 +203,9 @@ pub(super) async fn splice_all_at(
     position_of(offset.saturating_add(u64::from(length)))?;
     let mut written = 0;
     while written < length {
-        let (input, output) = (pipe.as_raw_fd(), file.fd().as_raw_fd());
+        let input = types::Fd(pipe.as_raw_fd());
+        let output = types::Fd(file.fd().as_raw_fd());
         let at = position_of(offset + u64::from(written))?;
-        let (input, output) = (types::Fd(input), types::Fd(output));
         let entry = opcode::Splice::new(input, -1, output, at, length - written)
             .flags(SPLICE_F_MOVE)
             .build();
